@@ -1,0 +1,1 @@
+"""Who owns a socket: the BPF program, its record layout and loader, and what /proc adds."""

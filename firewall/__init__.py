@@ -1,0 +1,1 @@
+"""Netfilter: marks, packet parsing, ruleset text, the table and the queue."""

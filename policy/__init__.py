@@ -1,0 +1,1 @@
+"""Policy: what may leave, decided from values alone."""

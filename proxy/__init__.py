@@ -1,0 +1,1 @@
+"""The TLS-terminating proxy for flows whose rules look at URLs."""

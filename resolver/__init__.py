@@ -1,0 +1,1 @@
+"""DNS: strict wire checks, the sans-IO exchange, cache, upstreams and listeners."""

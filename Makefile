@@ -1,0 +1,35 @@
+# What each target does: make help
+.PHONY: help setup demo test lint types layers bench lock
+SHELL := /bin/bash
+BIN := .venv/bin
+# Namespaces, nft and BPF want root.
+ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup:  ## install what dnsfw needs: Debian packages, Python >=3.12, the locked environment in .venv
+	@scripts/setup.sh
+
+demo: setup  ## a malicious package on a tiny internet, unguarded, then guarded
+	@$(ROOT) $(BIN)/dnsfw demo
+
+test: lint types layers  ## all checks: lint, types, layers, then every test
+	@$(ROOT) $(BIN)/python -m pytest
+
+lint: setup  ## ruff: rules and format
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet . || { $(BIN)/ruff format --check .; exit 1; }
+
+types: setup  ## mypy, strict
+	@$(BIN)/mypy
+
+layers: setup  ## rooms import policy and nothing of each other
+	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+
+bench:  ## the figures, guarded against unguarded in one run
+	@scripts/setup.sh bench
+	@$(ROOT) $(BIN)/python -m bench
+
+lock: setup  ## remake requirements/*.lock from pyproject.toml
+	@scripts/lock.sh

@@ -1,0 +1,144 @@
+#!/usr/bin/env bash
+# Makes this clone ready: Debian packages, a Python >=3.12, and the locked environment in .venv. Says what it installs;
+# does nothing, silently, when all is there. May be interrupted: the next call repairs.
+#
+#   scripts/setup.sh          what dnsfw and its tests need
+#   scripts/setup.sh bench    also the programs that bench/ compares it with
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/python.sh
+
+packages=(
+  python3-bpfcc            # bcc: owners of sockets, by BPF
+  nftables iptables        # the ruleset; the queue hand-over where nft lacks `queue`
+  iproute2 conntrack       # namespaces and uplinks; the kernel's table of flows
+  openssl                  # certificates of the demo's little internet
+  gcc libc6-dev            # NetfilterQueue compiles, against
+  libnetfilter-queue-dev libnfnetlink-dev
+)
+[ "${1:-}" != bench ] || packages+=(dnsmasq-base dnsperf)
+
+log=.setup/log
+stamp=.venv/dnsfw-setup  # what .venv was made of; written last, so a half-made one has none
+
+say() { printf 'dnsfw set-up: %s\n' "$*"; }
+fail() { say "$*" >&2; exit 1; }
+
+# step TEXT COMMAND...: one line of progress, a dot every three seconds; the command's own words only if it fails.
+step() {
+  local text=$1 started=$SECONDS && shift
+  printf 'dnsfw set-up: %s ' "$text"
+  while sleep 3 && kill -0 $$ 2>/dev/null; do printf .; done 9>&- & local ticker=$!
+  trap 'kill "$ticker" 2>/dev/null; echo' EXIT
+  local status=0
+  "$@" >"$log" 2>&1 </dev/null 9>&- || status=$?
+  kill "$ticker"
+  trap - EXIT
+  if [ $status != 0 ]; then echo failed; tail -n 25 "$log" >&2; return $status; fi
+  printf 'done (%d s)\n' $((SECONDS - started))
+}
+
+# --- Debian packages ---
+
+missing_packages() {
+  local name installed
+  installed=$(dpkg-query -W -f '${db:Status-Status} ${Package}\n' "${packages[@]}" 2>/dev/null || true)
+  for name in "${packages[@]}"; do grep -qx "installed $name" <<<"$installed" || echo "$name"; done
+}
+
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+
+# An unreachable foreign source is no reason to stop: what matters is whether the install that follows succeeds.
+update_lists() { as_root apt-get update -q || true; }
+
+install_packages() {
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes -q --no-install-recommends "$@"
+}
+
+distribution_has_python() {
+  local version
+  version=$(apt-cache policy python3 | awk '$1 == "Candidate:" {print $2}')
+  dpkg --compare-versions "${version:-0}" ge 3.12
+}
+
+# install_missing PYTHON PACKAGE...: PYTHON is empty where none was found; then its packages come too.
+install_missing() {
+  local python=$1 && shift
+  if [ "$(id -u)" != 0 ]; then
+    command -v sudo >/dev/null || fail "needs Debian packages (${*:-python3-venv}); only root may install them, and" \
+      "there is no sudo here. Call it as root once."
+    say "uses sudo to install Debian packages"
+    sudo true
+  fi
+  step "lists of Debian packages (apt-get update)" update_lists
+  if [ -z "$python" ]; then
+    set -- "$@" python3-venv
+    ! distribution_has_python || set -- "$@" python3-dev
+  fi
+  step "Debian packages $* (apt-get install)" install_packages "$@" || fail "apt-get could not install them: see above"
+}
+
+# --- the environment ---
+# Steps are joined by &&: where a function's status is looked at (`step`), bash ignores `set -e` inside it.
+
+environment_key() {
+  sha256sum requirements/{build,run,dev}.lock scripts/setup.sh scripts/python.sh
+  echo "$PWD ${PYTHON:-}"
+}
+
+# True where .venv was finished from these very locks and its interpreter and packages can still be loaded.
+environment_is_whole() {
+  [ "$(cat "$stamp" 2>/dev/null)" = "$(environment_key)" ] && .venv/bin/python -I - 2>/dev/null <<'PYTHON'
+import re
+from importlib.metadata import distribution, requires
+import netfilterqueue  # the one that is compiled here, against a Debian library
+for requirement in requires("dnsfw"):
+    distribution(re.match(r"[\w.-]+", requirement)[0])
+PYTHON
+}
+
+project_is_installed() { [ -x .venv/bin/dnsfw ] && cmp -s pyproject.toml .venv/dnsfw-pyproject.toml; }
+
+pip() { PIP_USER=0 .venv/bin/python -I -m pip --disable-pip-version-check --no-input "$@"; }
+
+make_environment() {
+  "$1" -I -m venv --clear .venv &&
+  pip install --require-hashes -r requirements/build.lock &&
+  pip install --require-hashes --no-build-isolation -r requirements/run.lock -r requirements/dev.lock
+}
+
+install_project() {
+  pip install --no-deps --no-build-isolation --editable . &&
+  { pip check || { echo "pyproject.toml asks for what the locks don't hold: make lock"; false; }; } &&
+  cp pyproject.toml .venv/dnsfw-pyproject.toml
+}
+
+# --- all of it ---
+
+main() {
+  command -v dpkg-query >/dev/null && command -v apt-get >/dev/null ||
+    fail "knows Debian and Ubuntu only. Elsewhere install what they call: ${packages[*]}; and a Python >=3.12."
+  mkdir -p .setup
+  exec 9>.setup/lock  # two calls at once: the second waits and finds all done
+  flock 9
+
+  local missing python=.venv/bin/python
+  mapfile -t missing < <(missing_packages)
+  local whole=no
+  if environment_is_whole; then whole=yes; else python=$(find_python) || python=; fi
+
+  if [ -z "$python" ] || [ ${#missing[@]} != 0 ]; then install_missing "$python" "${missing[@]}"; fi
+  if [ -z "$python" ] && ! python=$(find_python); then
+    step "Python $MANAGED_PYTHON into .setup/python (none >=3.12 here; fetched by uv)" fetch_python ||
+      fail "no Python >=3.12, and uv could not fetch one: install one and call: make setup PYTHON=/path/to/python3.12"
+    python=$(find_python) || fail "the Python that uv fetched can't be used: see $log"
+  fi
+  if [ $whole = no ]; then
+    step "Python packages of requirements/*.lock into .venv ($("$python" -V))" make_environment "$python" ||
+      fail "could not make .venv: see above"
+    environment_key >"$stamp"
+  fi
+  project_is_installed || step "dnsfw itself, editable: .venv/bin/dnsfw" install_project || fail "see above"
+}
+
+main

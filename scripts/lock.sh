@@ -5,11 +5,11 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/python.sh
 
-uv_bin=$(uv_program)
+install_uv
 
 compile() {  # compile NAME SOURCE...: writes requirements/NAME.lock
   local lock=requirements/$1.lock && shift
-  "$uv_bin" pip compile --quiet --universal --python-version 3.12 --generate-hashes --upgrade \
+  .setup/uv/bin/uv pip compile --quiet --universal --python-version 3.12 --generate-hashes --upgrade \
     --no-annotate --no-header --no-emit-index-url --no-emit-find-links "$@" --output-file "$lock.new"
   { echo "# Made by \`make lock\` from pyproject.toml; do not edit."; cat "$lock.new"; } >"$lock"
   rm "$lock.new"

@@ -28,19 +28,16 @@ PYTHON
   return 1
 }
 
-# Prints the path of uv at its locked version, installed into .setup/uv on first use. Any Python >=3.9 will do for that.
-uv_program() {
+# Makes .setup/uv/bin/uv, at its locked version. Any Python that makes virtual environments will do for that.
+install_uv() {
   local lock=requirements/uv.lock
-  if ! cmp -s "$lock" .setup/uv/installed.lock; then
-    rm -rf .setup/uv
-    "$(find_python || echo /usr/bin/python3)" -m venv .setup/uv >&2
-    .setup/uv/bin/python -m pip install --quiet --require-hashes --requirement "$lock" >&2
-    cp "$lock" .setup/uv/installed.lock
-  fi
-  echo .setup/uv/bin/uv
+  [ -x .setup/uv/bin/uv ] && cmp -s "$lock" .setup/uv/installed.lock && return
+  "$(find_python || echo /usr/bin/python3)" -I -m venv --clear .setup/uv &&
+  .setup/uv/bin/python -I -m pip --disable-pip-version-check install --quiet --require-hashes -r "$lock" &&
+  cp "$lock" .setup/uv/installed.lock
 }
 
 # Fetches a Python into .setup/python; find_python sees it there.
 fetch_python() {
-  UV_PYTHON_INSTALL_DIR=$PWD/.setup/python "$(uv_program)" python install --no-bin "$MANAGED_PYTHON"
+  install_uv && UV_PYTHON_INSTALL_DIR=$PWD/.setup/python .setup/uv/bin/uv python install --no-bin "$MANAGED_PYTHON"
 }

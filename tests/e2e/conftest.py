@@ -1,0 +1,74 @@
+"""The playground as a fixture: real namespaces, real packets, once a session.
+
+Law: fixtures only; the playground itself is `dnsfw.playground`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from dnsfw.playground.world import Playground, Setting
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """`dnsfw run` on the laptop of a playground."""
+
+    world: Playground
+    directory: Path
+
+    def command(self, policy: str, command: Sequence[str], *options: str) -> list[str]:
+        """The command line `dnsfw run --policy FILE options… -- command…`, FILE holding the text `policy`."""
+        file = self.directory / "policy"
+        file.write_text(policy, encoding="utf-8")
+        return self.world.dnsfw("run", "--policy", str(file), *options, "--", *command)
+
+    def run(self, policy: str, command: Sequence[str], *options: str) -> subprocess.CompletedProcess[str]:
+        """Guard `command` by the text `policy`, to its end."""
+        return self.world.run(self.command(policy, command, *options))
+
+
+def lacking() -> str | None:
+    """What this machine lacks for a playground, in words; None if nothing."""
+    if os.geteuid() != 0:
+        return "needs root: network namespaces and packet sockets"
+    missing = [name for name in ("ip", "nft", "nsenter", "setpriv", "openssl") if shutil.which(name) is None]
+    return f"needs the programs {', '.join(missing)}" if missing else None
+
+
+def built(setting: Setting) -> Iterator[Playground]:
+    if (reason := lacking()) is not None:
+        pytest.skip(reason)
+    with Playground(setting) as world:
+        yield world
+
+
+@pytest.fixture(scope="session")
+def world() -> Iterator[Playground]:
+    """The usual laptop: its resolver is the upstream, its default route is the internet's router."""
+    yield from built(Setting())
+
+
+@pytest.fixture(scope="session")
+def loopback_world() -> Iterator[Playground]:
+    """A laptop whose resolver is a stub on its own loopback (127.0.0.53)."""
+    yield from built(Setting(stub_resolver=True))
+
+
+@pytest.fixture(scope="session")
+def routeless_world() -> Iterator[Playground]:
+    """A laptop without any default route."""
+    yield from built(Setting(default_route=False))
+
+
+@pytest.fixture
+def guard(world: Playground, tmp_path: Path) -> Guard:
+    """`dnsfw run` on the usual laptop."""
+    return Guard(world, tmp_path)

@@ -1,0 +1,91 @@
+"""cgroup2 directories of our own: where the BPF programs hang and the guarded processes are counted.
+
+Law: the only file that writes to cgroupfs (cgroups(7)).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from dnsfw.errors import SetupError
+
+
+def find_root(mounts: str) -> Path:
+    """The cgroup2 mount in the text of /proc/mounts. Raises SetupError without one."""
+    for line in mounts.splitlines():
+        _, target, kind, *_ = line.split(" ")
+        if kind == "cgroup2":
+            return Path(target)
+    raise SetupError(
+        "This machine has no cgroup2 mount, so no process can be named as a socket's owner.",
+        "Mount one: mount -t cgroup2 none /sys/fs/cgroup",
+    )
+
+
+def own_directory(root: Path, proc_self_cgroup: str) -> Path:
+    """The cgroup2 directory that this process is in, from the text of /proc/self/cgroup."""
+    for line in proc_self_cgroup.splitlines():
+        hierarchy, _, path = line.split(":", 2)
+        if hierarchy == "0":
+            return root / path.lstrip("/")
+    return root
+
+
+@contextmanager
+def cgroup(name: str) -> Iterator[Path]:
+    """A new cgroup below our own, so that limits set on us hold for it too; at exit its processes are killed."""
+    root = find_root(Path("/proc/mounts").read_text(encoding="utf-8"))
+    directory = own_directory(root, Path("/proc/self/cgroup").read_text(encoding="utf-8")) / name
+    try:
+        directory.mkdir()
+    except OSError as error:
+        raise SetupError(f"The cgroup {directory} can't be made: {error.strerror}.", "cgroup2 must be writable.") from error
+    try:
+        yield directory
+    finally:
+        remove(directory)
+
+
+def join(directory: Path) -> None:
+    """Move this process in."""
+    (directory / "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
+
+
+def remove(directory: Path, patience: float = 2.0) -> None:
+    """Kill what is in it, wait until it is empty (at most `patience` seconds), remove it. Not there: fine."""
+    if not directory.is_dir():
+        return
+    _kill(directory)
+    _await_empty(directory, patience)
+    with suppress(OSError):  # still busy: the next start finds it in the run's record
+        directory.rmdir()
+
+
+def _kill(directory: Path) -> None:
+    switch = directory / "cgroup.kill"
+    if switch.exists():
+        switch.write_text("1", encoding="ascii")
+        return
+    for pid in (directory / "cgroup.procs").read_text(encoding="ascii").split():  # before Linux 5.14
+        with suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
+
+
+def _await_empty(directory: Path, patience: float) -> None:
+    """cgroup.events wakes pollers with POLLPRI when `populated` changes (cgroups(7))."""
+    deadline = time.monotonic() + patience
+    with (directory / "cgroup.events").open(encoding="ascii") as changes:
+        poller = select.poll()
+        poller.register(changes, select.POLLPRI)
+        while "populated 1" in changes.read():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return
+            poller.poll(left * 1000)
+            changes.seek(0)

@@ -1,0 +1,147 @@
+"""Starting the guarded command.
+
+Law: everything between fork and execve of the command: its namespaces, its mounts, its user, its lost privileges.
+The command is in the guarded network namespace before it is anything else.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from stat import S_ISDIR
+from typing import NoReturn
+
+from dnsfw import cgroups, init, namespaces
+from dnsfw.errors import EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_SETUP
+from dnsfw.privilege import HARMLESS_TO_THE_GUARD, ROOT, Capability, User, become, die_with_parent
+
+# Services outside the guard that would resolve, connect or start a process on a caller's behalf. A Unix socket with a
+# path crosses network namespaces, so each is hidden. What a user starts by other means is in SECURITY.md, "Limits".
+_HIDDEN = (
+    "/run/systemd/resolve/io.systemd.Resolve",
+    "/run/systemd/resolve/io.systemd.Resolve.Monitor",
+    "/run/systemd/private",
+    "/run/systemd/userdb/io.systemd.Home",
+    "/run/dbus/system_bus_socket",
+    "/run/nscd",
+    "/run/avahi-daemon",
+    "/run/docker.sock",
+    "/run/docker",
+    "/run/containerd",
+    "/run/podman",
+    "/run/crio",
+    "/run/libvirt",
+    "/run/lxd.socket",
+    "/run/incus",
+    "/run/snapd.socket",
+    "/run/snapd-snap.socket",
+    "/run/screen",
+    "/var/lib/lxd",
+    "/var/snap/lxd/common/lxd",
+)
+_HIDDEN_OF_USER = (
+    "/run/user/{uid}/bus",
+    "/run/user/{uid}/systemd",
+    "/run/user/{uid}/docker.sock",
+    "/run/user/{uid}/podman",
+    "/tmp/tmux-{uid}",  # noqa: S108 - hidden, not used
+    "/run/dnsfw",
+)
+_READ_ONLY = ("/proc/sys", "/proc/sysrq-trigger", "/sys")
+_RESOLV_CONF = "/etc/resolv.conf"
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What to start, as whom, where. `resolv_conf` is a file to be shown as /etc/resolv.conf."""
+
+    argv: Sequence[str]
+    environ: Mapping[str, str]
+    user: User
+    network: namespaces.NetworkNamespace
+    cgroup: Path
+    resolv_conf: Path
+
+
+def guarded_resolv_conf(host: str) -> str:
+    """The host's resolv.conf with its search list and options, naming loopback as the only server.
+
+    Which server is asked makes no difference to dnsfw; this one can always be sent to, whatever the host's is.
+    """
+    kept = [line for line in host.splitlines() if line.split(None, 1)[:1] in (["search"], ["domain"], ["options"])]
+    return "\n".join(["# Made by dnsfw run for this command.", "nameserver 127.0.0.1", *kept, ""])
+
+
+def start(command: Command) -> int:
+    """Fork the command's PID 1; its pid here. That process ends with the command's exit status."""
+    with namespaces.children_in_new_pid_namespace():
+        pid = os.fork()
+    if pid == 0:
+        _in_child(command)
+    return pid
+
+
+def _in_child(command: Command) -> NoReturn:
+    """Never returns, never lets an exception out: a child must not run its parent's code."""
+    try:
+        cgroups.join(command.cgroup)
+        command.network.enter()
+        _arrange_mounts(command)
+        child = os.fork()
+        if child == 0:
+            _execute(command)
+        become(ROOT, keep=[Capability.KILL])  # root, as the interpreter may lie where only root may read
+        die_with_parent()
+        os.execv(sys.executable, [sys.executable, "-I", "-S", init.__file__, str(child)])
+    except OSError as error:
+        _complain(f"the command's surroundings can't be set up: {error}")
+    finally:
+        os._exit(EXIT_SETUP)
+
+
+def _arrange_mounts(command: Command) -> None:
+    namespaces.private_mounts()
+    namespaces.mount_proc()
+    target = Path(_RESOLV_CONF)
+    if target.exists():
+        namespaces.bind(str(command.resolv_conf), str(target.resolve()))
+    for path in (*_HIDDEN, *(path.format(uid=command.user.uid) for path in _HIDDEN_OF_USER)):
+        _hide(path)
+    for path in (*_READ_ONLY, str(command.cgroup.parent)):
+        namespaces.bind_read_only(path)
+
+
+def _hide(path: str) -> None:
+    try:
+        mode = Path(path).stat().st_mode
+    except OSError:
+        return  # not there
+    if S_ISDIR(mode):
+        namespaces.hide_directory(path)
+    else:
+        namespaces.bind("/dev/null", path)
+
+
+def _execute(command: Command) -> NoReturn:
+    try:
+        become(command.user, keep=HARMLESS_TO_THE_GUARD if command.user.uid == 0 else ())
+        for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.execvpe(command.argv[0], list(command.argv), dict(command.environ))
+    except FileNotFoundError:
+        _complain(f"{command.argv[0]}: command not found")
+        os._exit(EXIT_NOT_FOUND)
+    except OSError as error:
+        _complain(f"{command.argv[0]}: {error.strerror}")
+        os._exit(EXIT_NOT_EXECUTABLE)
+    finally:
+        os._exit(EXIT_SETUP)
+
+
+def _complain(text: str) -> None:
+    os.write(2, f"dnsfw: {text}\n".encode(errors="backslashreplace"))

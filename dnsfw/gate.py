@@ -1,0 +1,47 @@
+"""The gate: every query and every flow is judged here and nowhere else.
+
+Law: attach owner and bound names to a subject, ask policy, record the answer. The only code that knows audit mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from dnsfw.journal import Entry
+from policy import Action, Bindings, Decision, Flow, Owner, Policy, Query, Reason, decide
+
+type OwnerOf = Callable[[Flow], Owner | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """`owner_of` names the process behind a flow, `record` takes what was decided, `clock` is monotonic seconds."""
+
+    policy: Policy
+    bindings: Bindings
+    owner_of: OwnerOf
+    record: Callable[[Entry], None]
+    clock: Callable[[], float]
+    audit: bool = False
+
+    def query(self, query: Query) -> Decision:
+        """May this name be resolved?"""
+        return self._judge(query, self.owner_of(query.client), ())
+
+    def flow(self, flow: Flow) -> Action:
+        """May this flow start? Anything but ALLOW needs a mechanism that does more than open it."""
+        names = self.bindings.names(flow.dst, self.clock())
+        return self._judge(flow, self.owner_of(flow), names).action
+
+    def fault(self, error: BaseException, subject: Query | Flow | None) -> None:
+        """Record that judging or serving `subject` broke; the caller has denied it already."""
+        decision = Decision(Action.DENY, Reason.FAULT, None, None)
+        self.record(Entry(subject, decision, None, (), fault=f"{type(error).__name__}: {error}"))
+
+    def _judge(self, subject: Query | Flow, owner: Owner | None, names: tuple[str, ...]) -> Decision:
+        decision = decide(self.policy, subject, owner, names)
+        self.record(Entry(subject, decision, owner, names))
+        if self.audit and decision.action is Action.DENY:
+            return replace(decision, action=Action.ALLOW)
+        return decision

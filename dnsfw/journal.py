@@ -1,0 +1,189 @@
+"""The journal: one typed record for each decision, as JSON lines.
+
+Law: records are plain values; taking one never blocks the caller and never raises. A thread of its own encodes and
+writes; what it can't keep up with or can't write is counted and told at the end, never waited for.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from dnsfw.errors import UsageError
+from policy import Decision, Flow, Owner, Query
+
+SCHEMA = 1
+_BACKLOG = 65_536  # entries held in memory while the disk is slow
+_BATCH_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What the gate hands over: a subject, what was decided, and what was known. `fault` is our own error's text."""
+
+    subject: Query | Flow | None
+    decision: Decision
+    owner: Owner | None
+    names: tuple[str, ...]
+    fault: str | None = None
+
+
+class SubjectRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A query (`name`, `qtype`) or a flow (the rest), addresses as text."""
+
+    kind: str
+    name: str | None = None
+    qtype: int | None = None
+    proto: int | None = None
+    src: str | None = None
+    sport: int | None = None
+    dst: str | None = None
+    dport: int | None = None
+
+
+class RuleRecord(msgspec.Struct, frozen=True):
+    """Where the deciding rule stands."""
+
+    file: str
+    line: int
+    text: str
+
+
+class OwnerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The process behind the socket."""
+
+    pid: int
+    start_time: int
+    uid: int
+    exe: str
+    argv: tuple[str, ...]
+    cgroup: str
+    complete: bool = True
+
+
+class Record(msgspec.Struct, frozen=True, omit_defaults=False):
+    """One decision. `v` is the schema's number, `time` RFC 3339 in UTC, `mode` enforce or audit."""
+
+    v: int
+    time: str
+    mode: str
+    subject: SubjectRecord
+    decision: str
+    reason: str
+    rule: RuleRecord | None
+    owner: OwnerRecord | None
+    names: tuple[str, ...]
+    fault: str | None = None
+
+
+def to_record(entry: Entry, when: float, mode: str) -> Record:
+    """`when` is seconds since the epoch."""
+    decision = entry.decision
+    rule = decision.rule
+    return Record(
+        v=SCHEMA,
+        time=datetime.fromtimestamp(when, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        mode=mode,
+        subject=_subject(entry.subject),
+        decision=decision.action.value,
+        reason=decision.reason.value,
+        rule=None if rule is None else RuleRecord(rule.source.file, rule.source.line, rule.source.text),
+        owner=None if entry.owner is None else _owner(entry.owner),
+        names=entry.names,
+        fault=entry.fault,
+    )
+
+
+def _subject(subject: Query | Flow | None) -> SubjectRecord:
+    if subject is None:
+        return SubjectRecord("unreadable")
+    if isinstance(subject, Query):
+        client = subject.client
+        return SubjectRecord("query", subject.name, subject.qtype, client.proto, str(client.src), client.sport)
+    ports = (subject.sport, subject.dport)
+    return SubjectRecord("flow", None, None, subject.proto, str(subject.src), ports[0], str(subject.dst), ports[1])
+
+
+def _owner(owner: Owner) -> OwnerRecord:
+    return OwnerRecord(owner.pid, owner.start_time, owner.uid, owner.exe, owner.argv, owner.cgroup, owner.complete)
+
+
+class Journal:
+    """Writes entries to a file as they come; `record` is safe to call from a packet's path."""
+
+    def __init__(self, path: Path | None, mode: str, clock: Callable[[], float] = time.time) -> None:
+        self.lost = 0
+        self._mode = mode
+        self._clock = clock
+        self._backlog: deque[tuple[float, Entry]] = deque(maxlen=_BACKLOG)
+        self._stop = threading.Event()
+        self._file = None if path is None else _open(path)
+        self._thread = threading.Thread(target=self._write_all, name="journal", daemon=True)
+        self.trouble = ""
+
+    def __enter__(self) -> Self:
+        if self._file is not None:
+            self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._file is None:
+            return
+        self._stop.set()
+        self._thread.join(timeout=2.0)
+        if not self._thread.is_alive():
+            os.close(self._file)
+        self.lost += len(self._backlog)
+
+    def record(self, entry: Entry) -> None:
+        """Take one entry. A full backlog loses its oldest entry, counted in `lost`."""
+        if self._file is None:
+            return
+        if len(self._backlog) == _BACKLOG:
+            self.lost += 1
+        self._backlog.append((self._clock(), entry))
+
+    def _write_all(self) -> None:
+        encoder = msgspec.json.Encoder()
+        while not self._stop.wait(_BATCH_SECONDS):
+            self._write_batch(encoder)
+        self._write_batch(encoder)
+
+    def _write_batch(self, encoder: msgspec.json.Encoder) -> None:
+        lines = bytearray()
+        count = 0
+        while self._backlog:
+            when, entry = self._backlog.popleft()
+            lines += encoder.encode(to_record(entry, when, self._mode)) + b"\n"
+            count += 1
+            if len(lines) > 1 << 20:
+                self._write(lines, count)
+                lines, count = bytearray(), 0
+        self._write(lines, count)
+
+    def _write(self, lines: bytearray, count: int) -> None:
+        assert self._file is not None
+        left = memoryview(lines)
+        try:
+            while left:
+                left = left[os.write(self._file, left) :]
+        except OSError as error:  # disk full, a closed pipe: the guard goes on and says so at the end
+            self.lost += count
+            self.trouble = error.strerror or str(error)
+
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise UsageError(f"The journal {path} can't be written: {error.strerror}.", "Name another with --journal.") from error

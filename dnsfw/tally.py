@@ -1,0 +1,149 @@
+"""What happened, counted: the source of the summary at the end.
+
+Law: bounded and cheap to feed from a packet's path; rendering is pure text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from cachetools import LRUCache
+
+from dnsfw.journal import Entry
+from policy import Action, Flow, Owner, Proto, Query, Reason, suggest
+
+_GROUPS = 1_000  # different denials remembered; more are only counted
+_SHOWN = 20
+
+type _Key = tuple[object, ...]
+
+
+@dataclass(slots=True)
+class Denial:
+    """One kind of denial: the first entry of its kind, and how often it came."""
+
+    first: Entry
+    count: int = 1
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts since the start. `denials` forgets the least recent kind when full; `denied` counts them all."""
+
+    allowed: int = 0
+    denied: int = 0
+    faults: int = 0
+    denials: LRUCache[_Key, Denial] = field(default_factory=lambda: LRUCache(_GROUPS))
+
+    def take(self, entry: Entry) -> None:
+        """Count one decision."""
+        if entry.decision.action is not Action.DENY:
+            self.allowed += 1
+            return
+        self.denied += 1
+        self.faults += entry.decision.reason is Reason.FAULT
+        key = _kind(entry)
+        seen = self.denials.get(key)
+        if seen is None:
+            self.denials[key] = Denial(entry)
+        else:
+            seen.count += 1
+
+
+def _kind(entry: Entry) -> _Key:
+    who = "" if entry.owner is None else entry.owner.exe
+    match entry.subject:
+        case Query(name=name):
+            return (name, who)
+        case Flow(proto=proto, dst=dst, dport=dport):
+            return (proto, dst, dport, who)
+        case _:
+            return (entry.fault or "", who)
+
+
+_BECAUSE = {
+    Reason.NO_RULE: "no rule names it",
+    Reason.NO_BINDING: "no allowed name was resolved to this address",
+    Reason.DENY_RULE: "a deny rule names it",
+    Reason.PORT: "a rule allows this destination, but not this port or protocol",
+    Reason.OWNER: "a rule allows this destination, but not for this process",
+    Reason.MALFORMED: "it can't be read without ambiguity",
+    Reason.FAULT: "dnsfw itself failed while judging it",
+}
+
+
+def summary(tally: Tally, trouble: list[str], *, audit: bool) -> str:
+    """The lines shown at the end, without colour. `trouble` are sentences about the guard itself."""
+    verb = "would have been denied" if audit else "denied"
+    head = f"dnsfw: {tally.denied or 'nothing'} {verb}, {tally.allowed} allowed"
+    return "\n".join([head, *_denials(tally), *(f"  ! {sentence}" for sentence in trouble)])
+
+
+def _denials(tally: Tally) -> Iterator[str]:
+    kinds = sorted(tally.denials.values(), key=lambda denial: -denial.count)
+    for denial in kinds[:_SHOWN]:
+        entry = denial.first
+        times = f" ×{denial.count}" if denial.count > 1 else ""
+        yield f"  ✗ {what(entry)}{times}  by {who(entry.owner)}"
+        yield f"      {because(entry)}"
+        line = remedy(entry)
+        if line:
+            yield f"      to allow it: {line}"
+    shown = sum(denial.count for denial in kinds[:_SHOWN])
+    if tally.denied > shown:
+        yield f"  … and {tally.denied - shown} more; --journal FILE keeps them all"
+
+
+def what(entry: Entry) -> str:
+    """The subject in a person's words."""
+    match entry.subject:
+        case Query(name=name):
+            return f"resolve {printable(name) or '.'}"
+        case Flow() as flow:
+            return f"{_destination(flow)}{_named(entry.names)}"
+        case _:
+            return "an unreadable packet"
+
+
+def _destination(flow: Flow) -> str:
+    host = f"[{flow.dst}]" if flow.dst.version == 6 else str(flow.dst)
+    if flow.proto in (Proto.TCP, Proto.UDP):
+        return f"{Proto(flow.proto).name.lower()} {host}:{flow.dport}"
+    known = {Proto.ICMP: "ping", Proto.ICMPV6: "ping"}
+    return f"{known.get(Proto(flow.proto)) if flow.proto in known else f'IP protocol {flow.proto} to'} {flow.dst}"
+
+
+def _named(names: tuple[str, ...]) -> str:
+    return f" ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})" if names else ""
+
+
+def who(owner: Owner | None) -> str:
+    """The process in a person's words."""
+    if owner is None:
+        return "an unknown process"
+    arguments = " ".join(owner.argv[1:])
+    shortened = arguments if len(arguments) <= 60 else arguments[:59] + "…"
+    parts = (owner.exe or owner.comm or "?", shortened, f"(pid {owner.pid})")
+    return printable(" ".join(part for part in parts if part))
+
+
+def printable(text: str) -> str:
+    """Nothing in it can steer a terminal: what a process calls itself is its own choice."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def because(entry: Entry) -> str:
+    """Why, in words."""
+    reason = _BECAUSE.get(entry.decision.reason, str(entry.decision.reason))
+    rule = entry.decision.rule
+    if rule is not None:
+        return f"{reason}: {rule.source.text.strip()} ({rule.source.file}:{rule.source.line})"
+    return f"{reason}: {entry.fault}" if entry.fault else reason
+
+
+def remedy(entry: Entry) -> str:
+    """The policy line that would allow it; "" where no line would."""
+    if entry.subject is None or entry.decision.reason in (Reason.DENY_RULE, Reason.MALFORMED, Reason.FAULT):
+        return ""
+    return suggest(entry.subject, entry.owner, entry.names)

@@ -1,0 +1,66 @@
+"""A cgroup's path from its number.
+
+Law: the only caller of open_by_handle_at(2). The number is the cgroup directory's file handle (cgroups(7),
+bpf_get_current_cgroup_id in bpf-helpers(7)), never used twice, so the path is right even when the process that was
+in the cgroup is gone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from cachetools import LRUCache
+
+_KERNFS = 0xFE  # FILEID_KERNFS of enum fid_type (linux/exportfs.h)
+_HANDLE = struct.Struct("=IiQ")  # file_handle: handle_bytes, handle_type, and kernfs's one number
+_CACHED = 1024
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class CgroupPaths:
+    """Paths below one cgroup2 mount, as /proc/PID/cgroup has them: "/" is the root. Needs CAP_DAC_READ_SEARCH."""
+
+    def __init__(self, mount: Path) -> None:
+        self._mount = os.open(mount, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._prefix = _name(self._mount).rstrip("/")
+        self._paths: LRUCache[int, str] = LRUCache(_CACHED)
+
+    def path(self, number: int) -> str:
+        """The path of a cgroup, or "" if there is none of that number any more, or none that we may see."""
+        if (known := self._paths.get(number)) is not None:
+            return known
+        if found := self._look(number):
+            self._paths[number] = found
+        return found
+
+    def close(self) -> None:
+        os.close(self._mount)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _look(self, number: int) -> str:
+        handle = ctypes.create_string_buffer(_HANDLE.pack(8, _KERNFS, number), _HANDLE.size)
+        directory = _libc.open_by_handle_at(self._mount, handle, os.O_PATH | os.O_CLOEXEC)
+        if directory < 0:
+            return ""
+        try:
+            path = _name(directory)
+        finally:
+            os.close(directory)
+        if path.endswith(" (deleted)") or not path.startswith(self._prefix):
+            return ""
+        return path.removeprefix(self._prefix) or "/"
+
+
+def _name(directory: int) -> str:
+    return str(Path(f"/proc/self/fd/{directory}").readlink())

@@ -1,0 +1,1 @@
+/* bcc asks for this file; programs with UAPI contexts need nothing of it. */

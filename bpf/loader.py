@@ -1,0 +1,150 @@
+"""Starting the compiler's process and taking over what it loaded.
+
+Law: the parent's side. Nothing is pinned: programs, maps and links live as long as their descriptors, so that they
+go when their holder goes, however it ends.
+
+The child is forked, not spawned: it starts at once, next to the rest of start-up, and finds the same code. Fork while
+the process has one thread.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import NoReturn, Self
+
+from bpf import records
+from bpf.compile import HOOKS, MAPS, Toolchain, attach
+from bpf.errors import BpfError
+from bpf.syscall import Map
+
+_MESSAGE_BYTES = 4096
+_COMPLAINT_BYTES = 1 << 20
+_LOADED = b"loaded"
+# What the keys and values of each map must measure.
+_SHAPES: Mapping[str, tuple[int, int]] = {
+    "flows": (records.FLOW_KEY.size, records.OWNER.size),
+    "sockets": (records.COOKIE.size, records.OWNER.size),
+    "programs": (records.PROCESS_KEY.size, records.PROGRAM.size),
+    "watched": (records.PORT.size, 1),
+}
+
+
+@dataclass(frozen=True)
+class Attached:
+    """The programs at work on a cgroup and all below it, until `close`."""
+
+    flows: Map
+    sockets: Map
+    programs: Map
+    watched: Map
+    _descriptors: ExitStack
+
+    def watch(self, port: int) -> None:
+        """Own packets to this port too, as the listener on it sees them: after redirection."""
+        self.watched.put(records.PORT.pack(port), b"\1")
+
+    def close(self) -> None:
+        """Detach everything."""
+        self._descriptors.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+class Loading:
+    """A child at work on the programs, until `finish` or `close`."""
+
+    def __init__(self, child: int, channel: socket.socket, complaints: int) -> None:
+        self._channel = channel
+        self._complaints = complaints  # what the compiler and the verifier print
+        self._cleanup = ExitStack()
+        self._cleanup.callback(os.close, complaints)
+        self._cleanup.callback(channel.close)
+        self._cleanup.callback(_stop, child)
+
+    def finish(self, timeout: float) -> Attached:
+        """Wait at most `timeout` seconds for the programs to be attached. Raises BpfError."""
+        try:
+            message, fds = self._receive(timeout)
+            if message == _LOADED:
+                return _take_over(fds)
+            raise BpfError(f"{message.decode() or 'the BPF loader died'}{self._diagnosis()}")
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Stop the child if it still works, and let go of everything but what `finish` returned."""
+        self._cleanup.close()
+
+    def _receive(self, timeout: float) -> tuple[bytes, list[int]]:
+        if not select.select([self._channel], [], [], timeout)[0]:
+            raise BpfError(f"the BPF program was not compiled within {timeout:g} s")
+        message, fds, _, _ = socket.recv_fds(
+            self._channel, _MESSAGE_BYTES, len(MAPS) + len(HOOKS), socket.MSG_CMSG_CLOEXEC
+        )
+        return message, fds
+
+    def _diagnosis(self) -> str:
+        """The compiler's first error, or the last line that anything printed."""
+        printed = os.pread(self._complaints, _COMPLAINT_BYTES, 0).splitlines()
+        telling = [line for line in printed if b"error:" in line][:1] or printed[-1:]
+        return "".join(f": {records.text(line.strip())}" for line in telling)
+
+
+def start_loading(cgroup: Path, toolchain: Toolchain = Toolchain()) -> Loading:  # noqa: B008 - frozen
+    """Start attaching the programs to a cgroup2 directory, for all processes in it and below."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    complaints = os.memfd_create("dnsfw-bpf-loader")
+    child = os.fork()
+    if child == 0:
+        ours.close()
+        _run_child(theirs, complaints, lambda: attach(cgroup, toolchain))
+    theirs.close()
+    return Loading(child, ours, complaints)
+
+
+def _run_child(channel: socket.socket, complaints: int, work: Callable[[], list[int]]) -> NoReturn:
+    """Never returns into the parent's code, whatever happens."""
+    try:
+        os.dup2(complaints, 1)
+        os.dup2(complaints, 2)
+        try:
+            socket.send_fds(channel, [_LOADED], work())
+        except BpfError as error:
+            channel.send(str(error).encode()[:_MESSAGE_BYTES])
+    except BaseException:  # noqa: BLE001 - the child's last frame: the parent reads this and reports it
+        os.write(complaints, traceback.format_exc().encode())
+    finally:
+        os._exit(0)
+
+
+def _stop(child: int) -> None:
+    """The child has no state to lose, and the number is its own until it is waited for."""
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+def _take_over(fds: list[int]) -> Attached:
+    with ExitStack() as descriptors:
+        for fd in fds:
+            descriptors.callback(os.close, fd)
+        try:
+            maps = {name: Map(fd) for name, fd in zip(MAPS, fds, strict=False)}  # after the maps come the links
+        except OSError as error:
+            raise BpfError(f"the BPF maps can't be used: {error}") from error
+        for name, each in maps.items():
+            if (each.shape.key_size, each.shape.value_size) != _SHAPES[name]:
+                raise BpfError(f"owner.h and records.py disagree on the map {name}: {each.shape}")
+        return Attached(**maps, _descriptors=descriptors.pop_all())

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only)
+ *
+ * The records that the program writes and bpf/records.py reads. Fixed sizes, no implicit padding; the loader
+ * compiles one assertion a field from records.py below this text, so the two can't drift apart unnoticed.
+ */
+#pragma once
+
+#define EXE_BYTES  512  /* a path longer than this is unknown, and said to be */
+#define NAME_BYTES 256  /* NAME_MAX and its NUL */
+#define ARGV_BYTES 1024 /* what follows is cut, and said to be */
+
+enum { FLOW_CONTESTED = 1 }; /* two processes claimed one flow at once: nobody owns it */
+enum { PROGRAM_EXE = 1, PROGRAM_DELETED = 2, PROGRAM_ARGV = 4, PROGRAM_ARGV_CUT = 8 };
+
+/* A transport tuple as it is on the wire: network byte order, IPv4 as ::ffff:a.b.c.d. The source address is zero
+ * where the kernel has not chosen it yet (unconnected UDP). */
+struct flow_key {
+  u8 source[16];
+  u8 destination[16];
+  u16 source_port;
+  u16 destination_port;
+  u8 protocol;
+  u8 zero[3];
+};
+
+/* One program run by one process, for ever: a reused PID has another start time, an exec another number. */
+struct process_key {
+  u64 start_ns; /* since boot, as /proc/PID/stat field 22 */
+  u64 exec_id;  /* task->self_exec_id: one more with every execve */
+  u32 tgid;     /* in the initial PID namespace */
+  u32 zero;
+};
+
+/* Who last used a socket, as it was in that moment. */
+struct owner {
+  struct process_key process;
+  u64 cookie;
+  u64 used_ns;
+  u64 cgroup;
+  u32 uid; /* in the initial user namespace */
+  u32 flags;
+  char comm[16];
+};
+
+/* What a process ran when it first used a socket. */
+struct program {
+  u32 flags;
+  u32 exe_bytes;
+  u32 argv_bytes;
+  u32 mount_ns;
+  char exe[EXE_BYTES + NAME_BYTES]; /* path components, leaf first, each ended by NUL */
+  char argv[ARGV_BYTES];            /* as /proc/PID/cmdline */
+};

@@ -1,0 +1,176 @@
+"""The records that the BPF program writes, as Python reads them.
+
+Law: pure, and the only place that knows sizes, offsets and byte order. `owner.h` is the same in C: `assertions`
+compiles these layouts against it, `loader` compares them with the maps that the kernel made.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import IntFlag
+from functools import cached_property
+from ipaddress import IPv4Address
+
+from policy.values import Address, Flow
+
+# Two processes that use different sockets for one flow within this time contest it: longer than a packet waits for
+# its verdict, shorter than ports take to come round.
+CONTEST_NS = 2 * 10**9
+
+_V4_MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291 section 2.5.5.2
+_ANY_SOURCE = bytes(16)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A C structure of fixed size: its name, its byte order, and each field's name and `struct` format, in order."""
+
+    name: str
+    order: str  # "!" network, "=" this machine's
+    fields: tuple[tuple[str, str], ...]
+
+    @cached_property
+    def format(self) -> struct.Struct:
+        return struct.Struct(self.order + "".join(form for _, form in self.fields))
+
+    @property
+    def size(self) -> int:
+        return self.format.size
+
+    def assertions(self) -> str:
+        """C text that fails to compile where the C side has this structure otherwise."""
+        checks = [f'_Static_assert(sizeof(struct {self.name}) == {self.size}, "size of {self.name}");']
+        offset = 0
+        for field, form in self.fields:
+            checks.append(
+                f"_Static_assert(__builtin_offsetof(struct {self.name}, {field}) == {offset},"
+                f' "{self.name}.{field}: bpf/records.py says offset {offset}");'
+            )
+            offset += struct.calcsize(self.order + form)
+        return "\n".join(checks) + "\n"
+
+
+FLOW_KEY = Layout(
+    "flow_key",
+    "!",
+    (
+        ("source", "16s"),
+        ("destination", "16s"),
+        ("source_port", "H"),
+        ("destination_port", "H"),
+        ("protocol", "B"),
+        ("zero", "3x"),
+    ),
+)
+PROCESS_KEY = Layout("process_key", "=", (("start_ns", "Q"), ("exec_id", "Q"), ("tgid", "I"), ("zero", "4x")))
+OWNER = Layout(
+    "owner",
+    "=",
+    (
+        ("process", f"{PROCESS_KEY.size}s"),
+        ("cookie", "Q"),
+        ("used_ns", "Q"),
+        ("cgroup", "Q"),
+        ("uid", "I"),
+        ("flags", "I"),
+        ("comm", "16s"),
+    ),
+)
+PROGRAM = Layout(
+    "program",
+    "=",
+    (
+        ("flags", "I"),
+        ("exe_bytes", "I"),
+        ("argv_bytes", "I"),
+        ("mount_ns", "I"),
+        ("exe", "768s"),
+        ("argv", "1024s"),
+    ),
+)
+COOKIE = struct.Struct("=Q")
+PORT = struct.Struct("!H")
+LAYOUTS = (FLOW_KEY, PROCESS_KEY, OWNER, PROGRAM)
+
+
+class FlowFlag(IntFlag):
+    CONTESTED = 1  # two processes claimed one flow at once
+
+
+class ProgramFlag(IntFlag):
+    EXE = 1  # the path is known
+    DELETED = 2  # and leads to that file no longer
+    ARGV = 4  # the arguments are known
+    ARGV_CUT = 8  # but not all of them
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """Who last used a socket. `process` is a raw process_key: the key of its program."""
+
+    process: bytes
+    pid: int
+    start_ns: int
+    cookie: int
+    used_ns: int  # of the kernel's monotonic clock
+    cgroup: int
+    uid: int
+    contested: bool
+    comm: str
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What a process ran when it first used a socket. What is unknown is "" or (), and `complete` False."""
+
+    exe: str
+    argv: tuple[str, ...]
+    mount_ns: int
+    complete: bool
+
+
+def flow_key(flow: Flow, *, any_source: bool = False) -> bytes:
+    """The key of a flow; with `any_source`, of one whose source address the kernel had not chosen yet."""
+    source = _ANY_SOURCE if any_source else _wire(flow.src)
+    return FLOW_KEY.format.pack(source, _wire(flow.dst), flow.sport, flow.dport, flow.proto)
+
+
+def read_use(record: bytes) -> Use:
+    process, cookie, used_ns, cgroup, uid, flags, comm = OWNER.format.unpack(record)
+    start_ns, _, pid = PROCESS_KEY.format.unpack(process)
+    contested = bool(flags & FlowFlag.CONTESTED)
+    return Use(process, pid, start_ns, cookie, used_ns, cgroup, uid, contested, text(comm.partition(b"\0")[0]))
+
+
+def read_program(record: bytes) -> Program:
+    flags, exe_bytes, argv_bytes, mount_ns, exe, argv = PROGRAM.format.unpack(record)
+    whole = flags & ProgramFlag.EXE and flags & ProgramFlag.ARGV and not flags & ProgramFlag.ARGV_CUT
+    return Program(
+        exe=_path(exe[:exe_bytes], deleted=bool(flags & ProgramFlag.DELETED)) if flags & ProgramFlag.EXE else "",
+        argv=arguments(argv[:argv_bytes]) if flags & ProgramFlag.ARGV else (),
+        mount_ns=mount_ns,
+        complete=bool(whole),
+    )
+
+
+def arguments(block: bytes) -> tuple[str, ...]:
+    """A process's argument block as strings: each ends with NUL, and the last one may have lost its own."""
+    if not block:
+        return ()
+    return tuple(text(argument) for argument in block.removesuffix(b"\0").split(b"\0"))
+
+
+def text(raw: bytes) -> str:
+    r"""Bytes of a foreign process as text that JSON can carry: what is not UTF-8 becomes `\xNN`."""
+    return raw.decode("utf-8", "backslashreplace")
+
+
+def _path(components: bytes, *, deleted: bool) -> str:
+    """The path of components given leaf first; a deleted file's is marked as in /proc/PID/exe (proc(5))."""
+    names = components.removesuffix(b"\0").split(b"\0") if components else []
+    return "/" + "/".join(text(name) for name in reversed(names)) + (" (deleted)" if deleted else "")
+
+
+def _wire(address: Address) -> bytes:
+    return _V4_MAPPED + address.packed if isinstance(address, IPv4Address) else address.packed

@@ -1,0 +1,130 @@
+"""Which socket a flow belongs to, asked of the kernel by sock_diag(7).
+
+Law: the only file that speaks NETLINK_SOCK_DIAG. Its socket is made with the object and sees the network namespace
+that it was made in, for ever. Source: sock_diag(7), include/uapi/linux/inet_diag.h.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from types import TracebackType
+from typing import Self
+
+from policy.values import Address, Flow, Proto, address
+
+_NETLINK_SOCK_DIAG = 4
+_SOCK_DIAG_BY_FAMILY = 20
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_REQUEST, _DUMP = 0x001, 0x300
+_HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
+_ERROR = struct.Struct("=i")
+_QUESTION = struct.Struct("=BBBBI")  # inet_diag_req_v2: family, protocol, ext, pad, states
+_ANSWER = struct.Struct("=BBBB")  # inet_diag_msg: family, state, timer, retrans
+_SOCKET_ID = struct.Struct("!HH16s16s")  # inet_diag_sockid: ports and addresses, network order
+_SCOPE = struct.Struct("=IQ")  # and the interface and cookie, ours
+_ANY_SCOPE = _SCOPE.pack(0, 2**64 - 1)
+_BUFFER = 65536  # the kernel fills a dump's datagrams up to 32 KiB
+_CONNECTED = 1  # TCP_ESTABLISHED (net/tcp_states.h); a connected UDP socket has it too
+# The states in which a TCP connection may still send: established, fin-wait-1, -2, close-wait, last-ack, closing.
+_UP = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A socket: its cookie (SO_COOKIE), and whether it is connected to just this flow's far end."""
+
+    cookie: int
+    connected: bool
+
+
+class SockDiag:
+    """A sock_diag socket in the network namespace that is current at construction."""
+
+    def __init__(self) -> None:
+        self._netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG)
+        self._sequence = 0
+
+    def find(self, flow: Flow) -> Found | None:
+        """The socket that a TCP or UDP flow from here belongs to. Raises OSError where the kernel can't be asked.
+
+        For UDP the kernel looks up the socket that would *receive* such a packet (net/ipv4/udp_diag.c,
+        udp_dump_one), so the question has the ends swapped.
+        """
+        ends = _socket_id(flow.dst, flow.dport, flow.src, flow.sport)
+        if flow.proto != Proto.UDP:
+            ends = _socket_id(flow.src, flow.sport, flow.dst, flow.dport)
+        family = socket.AF_INET if isinstance(flow.src, IPv4Address) else socket.AF_INET6
+        question = _QUESTION.pack(family, flow.proto, 0, 0, 2**32 - 1) + ends + _ANY_SCOPE
+        for answer in self._ask(question, _REQUEST):
+            _, state, _, _ = _ANSWER.unpack_from(answer)
+            _, cookie = _SCOPE.unpack_from(answer, _ANSWER.size + _SOCKET_ID.size)
+            return Found(cookie, connected=state == _CONNECTED)
+        return None
+
+    def established(self) -> list[Flow]:
+        """Every TCP connection and connected UDP socket here, each as a flow from its own end to the far one: who
+        spoke first can't be told any more. Raises OSError."""
+        flows = set[Flow]()
+        for proto, states in ((Proto.TCP, _UP), (Proto.UDP, 1 << _CONNECTED)):
+            for family in (socket.AF_INET, socket.AF_INET6):
+                question = _QUESTION.pack(family, proto, 0, 0, states) + bytes(_SOCKET_ID.size) + _ANY_SCOPE
+                flows.update(_flow(proto, answer) for answer in self._ask(question, _REQUEST | _DUMP))
+        return sorted(flows, key=lambda flow: (flow.proto, flow.sport, flow.dport, flow.src.packed, flow.dst.packed))
+
+    def close(self) -> None:
+        self._netlink.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _ask(self, question: bytes, flags: int) -> Iterator[bytes]:
+        """The answers to one question. The kernel answers inside send(), so recv() never waits: a lost answer is
+        an error, not a hang. Answers to an earlier question that was not read to its end are passed over."""
+        self._sequence = (self._sequence + 1) & 0xFFFFFFFF
+        size = _HEADER.size + len(question)
+        self._netlink.send(_HEADER.pack(size, _SOCK_DIAG_BY_FAMILY, flags, self._sequence, 0) + question)
+        while True:
+            for kind, sequence, body in _messages(self._netlink.recv(_BUFFER, socket.MSG_DONTWAIT)):
+                if sequence != self._sequence:
+                    continue
+                if kind == _NLMSG_DONE:
+                    return
+                if kind == _NLMSG_ERROR:
+                    _raise_unless_absent(body)
+                    return
+                yield body
+            if not flags & _DUMP:
+                return
+
+
+def _messages(datagram: bytes) -> Iterator[tuple[int, int, bytes]]:
+    at = 0
+    while at + _HEADER.size <= len(datagram):
+        size, kind, _, sequence, _ = _HEADER.unpack_from(datagram, at)
+        yield kind, sequence, datagram[at + _HEADER.size : at + size]
+        at += max(_HEADER.size, (size + 3) & ~3)
+
+
+def _raise_unless_absent(body: bytes) -> None:
+    (code,) = _ERROR.unpack_from(body)
+    if code not in (0, -errno.ENOENT):
+        raise OSError(-code, "the kernel refuses the question", "SOCK_DIAG_BY_FAMILY")
+
+
+def _socket_id(src: Address, sport: int, dst: Address, dport: int) -> bytes:
+    return _SOCKET_ID.pack(sport, dport, src.packed, dst.packed)
+
+
+def _flow(proto: Proto, answer: bytes) -> Flow:
+    family = _ANSWER.unpack_from(answer)[0]
+    sport, dport, src, dst = _SOCKET_ID.unpack_from(answer, _ANSWER.size)
+    size = 4 if family == socket.AF_INET else 16
+    return Flow(proto, address(src[:size]), sport, address(dst[:size]), dport)

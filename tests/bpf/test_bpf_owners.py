@@ -1,0 +1,303 @@
+"""Owners on the real kernel: whoever sent a flow is named, whatever the socket, and nobody else ever is."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import socket
+from dataclasses import replace
+from pathlib import Path
+from shutil import copy2
+
+import pytest
+
+from bpf.owners import Owners
+from policy.values import Flow, Owner, Proto, address
+from tests.bpf.conftest import RESOLVER_PORT, Bed, Speaker
+
+pytestmark = pytest.mark.kernel
+
+# Arguments of each: family, address, port. Each ends by saying the flow that it sent.
+STYLES = {
+    "tcp connect": """
+s = tcp(sys.argv[1]); s.connect((sys.argv[2], int(sys.argv[3]))); say_connected(s, 6); wait()
+""",
+    "tcp connect, non-blocking": """
+s = tcp(sys.argv[1]); s.setblocking(False); s.connect_ex((sys.argv[2], int(sys.argv[3])))
+say(6, *s.getsockname()[:2], *sys.argv[2:4]); wait()
+""",
+    "udp sendto": """
+s = udp(sys.argv[1]); s.sendto(b"x", (sys.argv[2], int(sys.argv[3])))
+say(17, sys.argv[4], s.getsockname()[1], *sys.argv[2:4]); wait()
+""",
+    "udp sendmsg": """
+s = udp(sys.argv[1]); s.sendmsg([b"x", b"y"], [], 0, (sys.argv[2], int(sys.argv[3])))
+say(17, sys.argv[4], s.getsockname()[1], *sys.argv[2:4]); wait()
+""",
+    "udp sendto, bound": """
+s = udp(sys.argv[1]); s.bind(("", 0)); s.sendto(b"x", (sys.argv[2], int(sys.argv[3])))
+say(17, sys.argv[4], s.getsockname()[1], *sys.argv[2:4]); wait()
+""",
+    "udp connected": """
+s = udp(sys.argv[1]); s.connect((sys.argv[2], int(sys.argv[3]))); s.send(b"x"); say_connected(s, 17); wait()
+""",
+    "udp connected, sendto elsewhere": """
+s = udp(sys.argv[1]); s.connect((sys.argv[2], 9)); s.sendto(b"x", (sys.argv[2], int(sys.argv[3])))
+say(17, sys.argv[4], s.getsockname()[1], *sys.argv[2:4]); wait()
+""",
+}
+# Family of the socket, destination, and the source that the kernel chooses.
+FAMILIES = {
+    "v4": ("4", "198.51.100.7", "10.9.9.1"),
+    "v6": ("6", "2001:db8::7", "fd09::1"),
+    "v4-mapped": ("mapped", "::ffff:198.51.100.7", "10.9.9.1"),
+}
+
+
+def facts(speaker: Speaker, bed: Bed) -> Owner:
+    """What /proc says of a speaker."""
+    process = Path(f"/proc/{speaker.pid}")
+    return Owner(
+        pid=speaker.pid,
+        start_time=int((process / "stat").read_text().rpartition(")")[2].split()[19]),  # field 22, proc(5)
+        uid=process.stat().st_uid,
+        exe=str((process / "exe").readlink()),
+        argv=tuple((process / "cmdline").read_text().removesuffix("\0").split("\0")),
+        cgroup="/" + bed.cgroup.name,
+        comm=(process / "comm").read_text().rstrip("\n"),
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("style", STYLES)
+def test_owner_of_every_kind_of_socket(bed: Bed, sink: int, style: str, family: str) -> None:
+    kind, destination, source = FAMILIES[family]
+    speaker = bed.speaker(STYLES[style], kind, destination, str(sink), source)
+    flow = speaker.flow()
+    assert flow.src == address(source)
+    assert bed.owners.of(flow) == facts(speaker, bed)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("style", ["tcp connect", "udp sendto", "udp connected"])
+def test_owner_of_a_redirected_query(bed: Bed, style: str, family: str) -> None:
+    """What the resolver sees, client -> itself, belongs to the client that spoke to some other address's port 53."""
+    kind, destination, source = FAMILIES[family]
+    host = "::1" if kind == "6" else "127.0.0.1"
+    with bed.resolver(host, socket.SOCK_STREAM if style.startswith("tcp") else socket.SOCK_DGRAM) as resolver:
+        speaker = bed.speaker(STYLES[style], kind, destination, "53", source)
+        sent = speaker.flow()
+        assert resolver.client() == (str(sent.src), sent.sport)
+    assert bed.owners.of(replace(sent, dst=address(host), dport=RESOLVER_PORT)) == facts(speaker, bed)
+
+
+def test_a_redirected_query_counts_for_its_newest_sender(bed: Bed) -> None:
+    """The same client address and port, used again by another process with another socket, after the first."""
+    script = """
+s = udp("4"); s.bind(("", int(sys.argv[1]))); s.sendto(b"x", ("198.51.100.7", 53))
+say(17, "10.9.9.1", s.getsockname()[1], "127.0.0.1", sys.argv[2]); wait()
+"""
+    with bed.resolver("127.0.0.1", socket.SOCK_DGRAM) as resolver:
+        first = bed.speaker(script, "0", str(RESOLVER_PORT))
+        flow = first.flow()
+        resolver.client()
+        assert bed.owners.of(flow) == facts(first, bed)
+        first.end()
+        second = bed.speaker(script, str(flow.sport), str(RESOLVER_PORT))
+        assert second.flow() == flow
+        resolver.client()
+    assert bed.owners.of(flow) in (None, facts(second, bed))  # None: so soon after the first it is contested
+
+
+def test_a_process_that_is_gone_is_known_as_it_was(bed: Bed, sink: int) -> None:
+    speaker = bed.speaker(STYLES["tcp connect, non-blocking"], "4", "198.51.100.7", str(sink), "10.9.9.1")
+    flow, expected = speaker.flow(), facts(speaker, bed)
+    speaker.end()
+    assert not Path(f"/proc/{speaker.pid}").exists()
+    assert Owners(bed.sources).of(flow) == expected  # a new one: nothing cached
+
+
+def test_what_it_was_when_it_spoke_outlives_an_exec(bed: Bed, sink: int) -> None:
+    script = """
+s = tcp("4"); s.connect(("198.51.100.7", int(sys.argv[1]))); say_connected(s, 6); wait()
+u = udp("4"); u.set_inheritable(True)
+again = '''import socket, sys
+u = socket.socket(fileno=int(sys.argv[1])); u.sendto(b"x", ("198.51.100.7", int(sys.argv[2])))
+print(17, "10.9.9.1", u.getsockname()[1], "198.51.100.7", sys.argv[2], flush=True)
+sys.stdin.readline()'''
+os.execv(sys.executable, ["another", "-I", "-S", "-c", again, str(u.fileno()), sys.argv[1]])
+"""
+    speaker = bed.speaker(script, str(sink))
+    first, before = speaker.flow(), facts(speaker, bed)
+    speaker.say("go")
+    second = speaker.flow()
+    after = facts(speaker, bed)
+    assert (before.pid, before.start_time) == (after.pid, after.start_time)
+    assert before.argv != after.argv
+    assert Owners(bed.sources).of(first) == before
+    assert bed.owners.of(second) == after
+
+
+@pytest.mark.parametrize("passing", ["fork", "SCM_RIGHTS"])
+def test_a_shared_socket_counts_for_the_one_that_uses_it(bed: Bed, sink: int, passing: str) -> None:
+    script = """
+to = ("198.51.100.7", int(sys.argv[2])); passed = sys.argv[1] == "SCM_RIGHTS"
+s = udp("4"); s.sendto(b"parent", to); say(17, "10.9.9.1", s.getsockname()[1], *to); wait()
+ours, theirs = socket.socketpair()
+child = os.fork()
+if child == 0:
+    if passed: s = socket.socket(fileno=socket.recv_fds(theirs, 1, 1)[1][0])
+    s.sendto(b"child", to); print(os.getpid(), flush=True); wait(); os._exit(0)
+if passed: socket.send_fds(ours, [b"x"], [s.fileno()])
+os.waitpid(child, 0)
+"""
+    speaker = bed.speaker(script, passing, str(sink))
+    flow = speaker.flow()
+    parent = bed.owners.of(flow)
+    assert parent == facts(speaker, bed)
+    speaker.say("go")
+    child = int(speaker.line())
+    owner = bed.owners.of(flow)
+    assert owner is not None
+    assert owner.pid == child != parent.pid
+    assert (owner.exe, owner.argv) == (parent.exe, parent.argv)
+
+
+def test_two_processes_that_claim_one_flow_at_once_are_both_unknown(bed: Bed, sink: int) -> None:
+    script = """
+s = udp("4"); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1); s.bind(("", int(sys.argv[2])))
+to = ("198.51.100.7", int(sys.argv[1]))
+if sys.argv[3:]: s.connect(to); s.send(b"x")
+else: s.sendto(b"x", to)
+say(17, "10.9.9.1", s.getsockname()[1], *to); wait()
+"""
+    first = bed.speaker(script, str(sink), "0")
+    flow = first.flow()
+    assert bed.owners.of(flow) == facts(first, bed)
+    bed.speaker(script, str(sink), str(flow.sport)).flow()
+    assert bed.owners.of(flow) is None
+    bed.speaker(script, str(sink), str(flow.sport), "connected").flow()
+    assert bed.owners.of(flow) is None
+
+
+def test_a_reused_pid_is_another_process(bed: Bed, sink: int) -> None:
+    """The PID is forced upon a new process by clone3's set_tid (clone(2)); the old one's flow stays the old one's."""
+    script = """
+import ctypes
+to = ("198.51.100.7", int(sys.argv[1])); s = udp("4"); s.bind(("", 0))
+def send(): s.sendto(b"x", to); say(17, "10.9.9.1", s.getsockname()[1], *to); wait(); os._exit(0)
+first = os.fork()
+if first == 0: send()
+os.waitpid(first, 0)
+tids = (ctypes.c_int * 1)(first)
+arguments = (ctypes.c_uint64 * 10)(0, 0, 0, 0, 17, 0, 0, 0, ctypes.addressof(tids), 1)
+second = ctypes.CDLL(None).syscall(435, arguments, 80)
+if second == 0: print(os.getpid(), flush=True); wait(); send()
+os.waitpid(second, 0)
+"""
+    speaker = bed.speaker(script, str(sink))
+    flow = speaker.flow()
+    first = bed.owners.of(flow)
+    assert first is not None
+    speaker.say("end")
+    assert int(speaker.line()) == first.pid  # the second process lives, and has not spoken
+    assert bed.owners.of(flow) == first
+    speaker.say("send")
+    assert speaker.flow() == flow
+    second = bed.owners.of(flow)
+    assert second is not None
+    assert second.pid == first.pid
+    assert second.start_time > first.start_time
+    speaker.say("end")
+
+
+@pytest.mark.parametrize(
+    "flow",
+    [
+        Flow(Proto.TCP, address("10.9.9.1"), 1, address("198.51.100.7"), 1),
+        Flow(Proto.UDP, address("10.9.9.1"), 1, address("198.51.100.7"), 1),
+        Flow(Proto.UDP, address("fd09::1"), 1, address("2001:db8::1"), 53),
+        Flow(Proto.ICMP, address("10.9.9.1"), 0, address("198.51.100.7"), 0),
+        Flow(132, address("10.9.9.1"), 1, address("198.51.100.7"), 1),
+    ],
+    ids=str,
+)
+def test_a_flow_that_nobody_sent_is_unknown(bed: Bed, flow: Flow) -> None:
+    assert bed.owners.of(flow) is None
+
+
+def test_without_bpf_everybody_is_unknown() -> None:
+    owners = Owners(None)
+    assert owners.of(Flow(Proto.TCP, address("10.9.9.1"), 1, address("198.51.100.7"), 1)) is None
+    assert owners.counts == {"unknown": 1}
+
+
+# bash makes a socket by itself, and is one file that can be copied: program, then what it does first, then arguments.
+ODD_PROGRAMS = {
+    "moved": ("here", 'mv "$0" "$0.moved"', []),
+    "deleted": ("here", 'rm "$0"', []),
+    "replaced": ("here", 'rm "$0"; cp /bin/true "$0"', []),
+    "not UTF-8": ("h\udcff", ":", ["\udc80", "é"]),
+    "no arguments": ("here", ":", ["", "", "x"]),
+    "long name": ("n" * 255, ":", []),
+    "deep": ("/".join(["directory"] * 20) + "/here", ":", []),
+}
+
+
+@pytest.mark.parametrize("case", ODD_PROGRAMS)
+def test_odd_programs(bed: Bed, tmp_path: Path, case: str) -> None:
+    name, act, arguments = ODD_PROGRAMS[case]
+    program = tmp_path / name
+    program.parent.mkdir(parents=True, exist_ok=True)
+    copy2("/bin/bash", program)
+    flow, speaker = bed.connect_bash(program, act, *arguments)
+    owner = bed.owners.of(flow)
+    process = Path(f"/proc/{speaker.pid}")
+    exe, argv = os.readlink(bytes(process / "exe")), (process / "cmdline").read_bytes()
+    assert owner is not None
+    assert owner.complete
+    assert owner.exe == exe.decode(errors="backslashreplace")
+    assert owner.argv == tuple(part.decode(errors="backslashreplace") for part in argv[:-1].split(b"\0"))
+    json.dumps([owner.exe, owner.argv]).encode()  # nothing in it that a journal can't carry
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"), [("here", ["x" * 2000]), ("/".join(["d" * 200] * 4) + "/here", [])], ids=["argv", "path"]
+)
+def test_what_is_too_long_is_said_to_be_incomplete(bed: Bed, tmp_path: Path, name: str, arguments: list[str]) -> None:
+    program = tmp_path / name
+    program.parent.mkdir(parents=True, exist_ok=True)
+    copy2("/bin/bash", program)
+    flow, speaker = bed.connect_bash(program, ":", *arguments)
+    owner = bed.owners.of(flow)
+    assert owner is not None
+    assert owner.pid == speaker.pid
+    assert not owner.complete
+    assert owner.exe in ("", str(program))
+
+
+def test_look_up_works_with_the_engines_capabilities_only(bed: Bed, sink: int) -> None:
+    """Another uid, CAP_BPF and CAP_DAC_READ_SEARCH: no CAP_SYS_PTRACE, for no /proc is read."""
+    speaker = bed.speaker(STYLES["udp connected"], "4", "198.51.100.7", str(sink), "10.9.9.1")
+    flow, expected = speaker.flow(), facts(speaker, bed)
+    child = os.fork()
+    if child == 0:
+        try:
+            _become_engine()
+            os._exit(0 if Owners(bed.sources).of(flow) == expected else 1)
+        finally:
+            os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def _become_engine() -> None:
+    """capabilities(7): keep the permitted set over setuid, then cut it down to bits 2 and 39."""
+    libc = ctypes.CDLL(None)
+    libc.prctl(8, 1, 0, 0, 0)  # PR_SET_KEEPCAPS
+    os.setresgid(65534, 65534, 65534)
+    os.setresuid(65534, 65534, 65534)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    low, high = 1 << 2, 1 << (39 - 32)
+    if libc.capset(header, (ctypes.c_uint32 * 6)(low, low, 0, high, high, 0)) != 0:
+        os._exit(3)

@@ -1,0 +1,205 @@
+"""The resolver without its sockets: what one message from a client comes to.
+
+Law: sans-IO. Bytes and the time go in; a reply, silence, or a `Pending` question that somebody has to take upstream
+comes out. Starts from refusing: nothing is looked up, repeated or bound before the judge has allowed this query.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from policy.decide import Decision
+from policy.rules import Flag, Rule
+from policy.values import Action, Address, Flow, Proto, Query, Reason
+from resolver import reply, wire
+from resolver.answer import Answer, AnswerError, Rights, Wanted, interpret
+from resolver.cache import AnswerCache, Template, WireCache
+from resolver.exchange import Asked, Failed, Outcome, Patience
+from resolver.reply import MAX_TCP, Ede, Explanation
+from resolver.upstreams import Upstream
+from resolver.wire import Question, Rejection, read_query
+
+type Judge = Callable[[Query], Decision]
+type Bind = Callable[[str, Sequence[tuple[Address, float]]], None]  # asked name; (address, seconds to live)…
+
+
+class Refusal(StrEnum):
+    """How a denied question is answered."""
+
+    NXDOMAIN = "nxdomain"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class ResolverConfig:
+    """Times in seconds, sizes in octets."""
+
+    upstreams: tuple[Upstream, ...]
+    refusal: Refusal = Refusal.NXDOMAIN
+    patience: Patience = field(default_factory=Patience)
+    binding_floor: float = 60.0  # a program may use an address for a while after its TTL ran out
+    failure_ttl: float = 2.0  # at least 1 (RFC 9520 3.2)
+    cache_octets: int = 4 << 20  # of answers, and as much again of ready replies
+    max_exchanges: int = 512  # open at once, a socket each
+    max_waiting: int = 2048  # clients' questions that wait for those
+    tcp_connections: int = 128
+    tcp_idle: float = 10.0  # RFC 7766 6.2.3 asks for "a few seconds"
+    tcp_pipeline: int = 32  # questions of one connection that are worked on at once
+
+
+@dataclass(slots=True)
+class Counters:
+    """What became of the messages. Each message to a listener counts once under `queries` and once below it."""
+
+    queries: int = 0
+    ignored: int = 0  # no reply is due: a response, or shorter than a header
+    rejected: int = 0  # FORMERR, NOTIMP, REFUSED or BADVERS by the wire gate
+    denied: int = 0
+    cached: int = 0
+    forwarded: int = 0
+    joined: int = 0  # waited for a question that was already under way
+    dropped: int = 0  # REFUSED for want of room: too many under way
+    faults: int = 0  # our own errors, each answered with SERVFAIL
+    failed: int = 0  # of those forwarded or joined: SERVFAIL, no answer to be had
+    filtered: int = 0  # records taken out of answers for the addresses in them
+    unsent: int = 0  # replies that the socket did not take
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """An allowed question that waits for its answer. `data` is the message it came in."""
+
+    data: bytes
+    question: Question
+    query: Query
+    rule: Rule | None
+    rights: Rights
+
+    @property
+    def asked(self) -> Asked:
+        question = self.question
+        return Asked(question.asked.lower(), question.qtype, question.dnssec_ok, question.checking_disabled)
+
+    @property
+    def limit(self) -> int:
+        return self.question.udp_size if self.query.client.proto == Proto.UDP else MAX_TCP
+
+
+def rights_of(rule: Rule | None) -> Rights:
+    """What `rule` says of the addresses in an answer; no rule, no rights."""
+    return Rights() if rule is None else Rights(Flag.PRIVATE in rule.flags, rule.within)
+
+
+class Core:
+    """`receive` what a client sent; if that is pending, `conclude` it when its exchange has an outcome.
+
+    `judged` is the query that the judge was asked about last: whom to name if something breaks.
+    """
+
+    def __init__(self, config: ResolverConfig, judge: Judge, bind: Bind) -> None:
+        self.counters = Counters()
+        self.judged: Query | None = None
+        self._config = config
+        self._judge = judge
+        self._bind = bind
+        self._answers = AnswerCache(config.cache_octets)
+        self._replies = WireCache(config.cache_octets)
+
+    def receive(self, data: bytes, client: Flow, now: float) -> bytes | Pending | None:
+        """The reply to one message; None for silence; or the question that has to go upstream."""
+        self.counters.queries += 1
+        self.judged = None
+        if client.proto == Proto.UDP and (template := self._replies.get(data, now)):
+            return self._repeat(template, data, Query(template.query.name, template.query.qtype, client), now)
+        match read_query(data):
+            case None:
+                self.counters.ignored += 1
+                return None
+            case Rejection(reply=refusal):
+                self.counters.rejected += 1
+                return refusal
+            case question:
+                query = Query(question.name, question.qtype, client)
+                return self._decide(data, question, query, now)
+
+    def conclude(self, pending: Pending, outcome: Outcome, now: float) -> bytes:
+        """The reply to a question whose exchange is over."""
+        self.judged = pending.query
+        result = self._result(pending, outcome)
+        lifetime = self._config.failure_ttl if isinstance(result, Failed) else result.ttl
+        self._answers.put((pending.asked, pending.rights), result, lifetime, now)
+        if isinstance(result, Failed):
+            self.counters.failed += 1
+        else:
+            self.counters.filtered += result.filtered
+        return self._reply(pending, result, now)
+
+    def overloaded(self, pending: Pending) -> bytes:
+        """The reply to a question that there is no room for."""
+        self.counters.dropped += 1
+        explanation = Explanation(Ede.NOT_READY, "dnsfw: too many questions under way")
+        return reply.failed(pending.question, wire.REFUSED, explanation)
+
+    def _repeat(self, template: Template, data: bytes, query: Query, now: float) -> bytes | Pending | None:
+        self.judged = query
+        decision = self._judge(query)
+        if decision.action is Action.ALLOW and template.made_for(decision.rule):
+            self.counters.cached += 1
+            self._bind_all(query.name, template.bound)
+            return template.reply_to(data)
+        self._replies.discard(data)  # made under another policy
+        question = read_query(data)
+        if not isinstance(question, Question):
+            raise TypeError("a query that the gate once let through is let through for ever")
+        return self._follow(decision, data, question, query, now)
+
+    def _decide(self, data: bytes, question: Question, query: Query, now: float) -> bytes | Pending:
+        self.judged = query
+        return self._follow(self._judge(query), data, question, query, now)
+
+    def _follow(self, decision: Decision, data: bytes, question: Question, query: Query, now: float) -> bytes | Pending:
+        if decision.action is not Action.ALLOW:
+            self.counters.denied += 1
+            return self._deny(question, decision.reason)
+        pending = Pending(data, question, query, decision.rule, rights_of(decision.rule))
+        kept = self._kept(pending, now)
+        if kept is None:
+            return pending
+        self.counters.cached += 1
+        return self._reply(pending, kept, now)
+
+    def _deny(self, question: Question, reason: Reason) -> bytes:
+        if self._config.refusal is Refusal.REFUSED:
+            return reply.failed(question, wire.REFUSED, Explanation(Ede.BLOCKED, f"dnsfw: {reason}"))
+        return reply.denied(question, reason)
+
+    def _kept(self, pending: Pending, now: float) -> Answer | Failed | None:
+        if pending.question.qtype == wire.ANY:
+            return reply.minimal_any(pending.question)
+        return self._answers.get((pending.asked, pending.rights), now)
+
+    def _result(self, pending: Pending, outcome: Outcome) -> Answer | Failed:
+        if isinstance(outcome, Failed):
+            return outcome
+        asked = pending.asked
+        try:
+            return interpret(outcome.message, Wanted(asked.name, asked.qtype, asked.dnssec_ok, pending.rights))
+        except AnswerError as error:
+            return Failed(Explanation(Ede.INVALID_DATA, f"dnsfw: {error}"))
+
+    def _reply(self, pending: Pending, result: Answer | Failed, now: float) -> bytes:
+        if isinstance(result, Failed):
+            return reply.failed(pending.question, wire.SERVFAIL, result.explanation)
+        self._bind_all(pending.query.name, result.addresses)
+        built = reply.answered(pending.question, result, pending.limit)
+        if pending.query.client.proto == Proto.UDP and result.ttl > 0 and built.complete:
+            self._replies.put(pending.data, Template(pending.query, pending.rule, result, now, built))
+        return built.data
+
+    def _bind_all(self, name: str, addresses: Sequence[tuple[Address, float]]) -> None:
+        """Before the reply leaves: a connect must never race its own look-up."""
+        if addresses:
+            floor = self._config.binding_floor
+            self._bind(name, [(each, max(floor, ttl)) for each, ttl in addresses])

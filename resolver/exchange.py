@@ -1,0 +1,209 @@
+"""One question put to the upstreams, from the first packet to the answer: sans-IO.
+
+Law: no socket, no clock and no randomness of its own. Whoever drives an `Exchange` tells it what arrived and what
+time it is, and carries out the step it gets back. One is driven like this::
+
+    step = exchange.start(now)
+    while isinstance(step, Attempt):
+        # send step.payload on a fresh connected socket; until exchange.deadline feed receive(), network_error(),
+        # closed() or, at the deadline, time_out(); each returns the next step, or None to go on waiting
+        ...
+
+What a forger would have to guess (RFC 5452): the id, the socket's port and the case of the name, all new for each
+attempt. What a forger sends is ignored; only the deadline, or an answer that fits, ends a wait.
+"""
+
+from __future__ import annotations
+
+import secrets
+import string
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+from resolver import wire
+from resolver.message import Message, MessageError, read_response
+from resolver.reply import Ede, Explanation
+from resolver.upstreams import Upstream
+from resolver.wire import HEADER, TYPE_CLASS
+
+_CASE_BIT: Final = 0x20
+_CASE_MASK: Final = bytes(_CASE_BIT if chr(octet) in string.ascii_letters else 0 for octet in range(256))
+
+type Bits = Callable[[int], int]
+
+
+class Transport(Enum):
+    UDP = "udp"
+    TCP = "tcp"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What makes two questions the same question upstream. `name` is flat, in lower case."""
+
+    name: bytes
+    qtype: int
+    dnssec_ok: bool = False
+    checking_disabled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long to wait, in seconds, and how much to bear."""
+
+    udp: float = 1.0  # for an answer to one datagram
+    tcp: float = 2.0  # for a connection and its answer
+    total: float = 4.5  # for all attempts together: under the 5 s of most stub resolvers (resolv.conf(5))
+    after_error: float = 0.1  # after an ICMP error, which anyone may forge: a true answer may be on its way
+    rounds: int = 2  # times that each upstream is asked
+    near_misses: int = 20  # wrong replies until UDP is given up for TCP, where they can't be forged (RFC 5452 9.3)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """Send `payload` (one message, without TCP's length) to `upstream` from a socket never used before."""
+
+    upstream: Upstream
+    transport: Transport
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    message: Message
+    upstream: Upstream
+    rtt: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """No upstream gave an answer; `explanation` is None where one answered, with an error."""
+
+    explanation: Explanation | None
+
+
+type Outcome = Answered | Failed
+type Step = Attempt | Outcome
+
+
+@dataclass(slots=True)
+class Exchange:
+    """The state of one question. `deadline` is when `time_out` is due; `ignored` counts what was thrown away."""
+
+    asked: Asked
+    upstreams: Sequence[Upstream]
+    patience: Patience = field(default_factory=Patience)
+    randbits: Bits = secrets.randbits
+    deadline: float = 0.0
+    ignored: int = 0
+    timed_out: list[Upstream] = field(default_factory=list)
+    _ends: float = 0.0
+    _sent: float = 0.0
+    _attempt: Attempt | None = None
+    _order: Iterator[Upstream] = field(default_factory=lambda: iter(()))
+    _near_misses: int = 0
+    _error: Explanation | None = None
+    _refused: set[Upstream] = field(default_factory=set)
+
+    def start(self, now: float) -> Step:
+        self._ends = now + self.patience.total
+        self._order = iter([*self.upstreams] * self.patience.rounds)
+        return self._next(now)
+
+    def receive(self, data: bytes, now: float) -> Step | None:
+        """One whole message from the attempt's socket; None if it is to be ignored."""
+        attempt = self._current()
+        message = self._matching(data, attempt)
+        if message is None:
+            return self._ignore(attempt, now)
+        if message.truncated:
+            if attempt.transport is Transport.TCP:
+                return self.closed(now)
+            return self._try(attempt.upstream, Transport.TCP, now)  # RFC 7766 5
+        if message.rcode in (wire.NOERROR, wire.NXDOMAIN):
+            return Answered(message, attempt.upstream, now - self._sent)
+        self._refused.add(attempt.upstream)
+        return self._next(now)
+
+    def network_error(self, now: float) -> Step | None:
+        """The socket reported an error. Over UDP that may be a forged ICMP message, so it only shortens the wait."""
+        if self._current().transport is Transport.TCP:
+            return self.closed(now)
+        self._error = self._unreachable()
+        self.deadline = min(self.deadline, now + self.patience.after_error)
+        return None
+
+    def closed(self, now: float) -> Step:
+        """The attempt is over without an answer: it could not be sent, or the upstream hung up."""
+        self._error = self._unreachable()
+        return self._next(now)
+
+    def time_out(self, now: float) -> Step:
+        """The deadline has passed."""
+        attempt = self._current()
+        if self._error is None:
+            self._error = _silence(attempt.upstream)
+        self.timed_out.append(attempt.upstream)
+        if self._near_misses and attempt.transport is Transport.UDP:
+            return self._try(attempt.upstream, Transport.TCP, now)  # it may be one that does not keep our case
+        return self._next(now)
+
+    def _unreachable(self) -> Explanation:
+        return Explanation(Ede.NETWORK_ERROR, f"dnsfw: {self._current().upstream} is not reachable")
+
+    def _current(self) -> Attempt:
+        if self._attempt is None:
+            raise RuntimeError("an exchange is started before it is fed")
+        return self._attempt
+
+    def _matching(self, data: bytes, attempt: Attempt) -> Message | None:
+        """The message, if it is the answer to this very attempt (RFC 5452 9.1)."""
+        if data[:2] != attempt.payload[:2]:
+            return None  # a wrong id: not worth reading
+        try:
+            message = read_response(data)
+        except MessageError:
+            return None
+        sent = attempt.payload[wire.HEADER_SIZE : wire.HEADER_SIZE + len(self.asked.name)]
+        same = message.asked == sent if attempt.transport is Transport.UDP else message.asked.lower() == self.asked.name
+        return message if same and message.qtype == self.asked.qtype else None
+
+    def _ignore(self, attempt: Attempt, now: float) -> Step | None:
+        self.ignored += 1
+        if attempt.transport is Transport.TCP:
+            return self.closed(now)  # nobody else speaks on this connection: the upstream itself is wrong
+        self._near_misses += 1
+        if self._near_misses >= self.patience.near_misses:
+            return self._try(attempt.upstream, Transport.TCP, now)
+        return None
+
+    def _next(self, now: float) -> Step:
+        upstream = next((each for each in self._order if each not in self._refused), None)
+        if upstream is None or now >= self._ends:
+            return Failed(None if self._refused else self._error)
+        return self._try(upstream, Transport.UDP, now)
+
+    def _try(self, upstream: Upstream, transport: Transport, now: float) -> Step:
+        if now >= self._ends:
+            return Failed(self._error or _silence(upstream))
+        wait = self.patience.udp if transport is Transport.UDP else self.patience.tcp
+        self.deadline = min(now + wait, self._ends)
+        self._sent, self._near_misses = now, 0
+        self._attempt = Attempt(upstream, transport, question_bytes(self.asked, self.randbits))
+        return self._attempt
+
+
+def _silence(upstream: Upstream) -> Explanation:
+    return Explanation(Ede.NO_REACHABLE_AUTHORITY, f"dnsfw: {upstream} does not answer")
+
+
+def question_bytes(asked: Asked, randbits: Bits) -> bytes:
+    """A question of our own for `asked`: random id and case, our EDNS, nothing of the client's but what it asks."""
+    size = len(asked.name)
+    case = int.from_bytes(asked.name.translate(_CASE_MASK)) & randbits(8 * size)
+    name = (int.from_bytes(asked.name) ^ case).to_bytes(size)
+    flags = wire.RD | (wire.CD if asked.checking_disabled else 0)
+    opt = wire.opt_record(flags=wire.DO if asked.dnssec_ok else 0)
+    return HEADER.pack(randbits(16), flags, 1, 0, 0, 1) + name + TYPE_CLASS.pack(asked.qtype, wire.IN) + opt

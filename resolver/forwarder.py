@@ -1,0 +1,182 @@
+"""Exchanges carried out: sockets, timers, and who waits for which.
+
+Law: carries out the steps of `exchange` and knows nothing of DNS. A fresh connected socket for each attempt, closed
+with it; made when it is needed, in the network namespace of whoever runs the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Final
+
+from resolver.boundary import Boundary
+from resolver.core import ResolverConfig
+from resolver.exchange import Answered, Asked, Attempt, Exchange, Failed, Outcome, Step, Transport
+from resolver.framing import Deframer, FrameError, frame
+from resolver.upstreams import Standings
+
+type Clock = Callable[[], float]
+type Done = Callable[[Outcome], None]
+
+_READ: Final = 0x10000  # octets: more than any message
+_KINDS: Final = {Transport.UDP: socket.SOCK_DGRAM, Transport.TCP: socket.SOCK_STREAM}
+
+
+class Forwarder:
+    """Puts each different question to the upstreams once, for however many wait for it."""
+
+    def __init__(self, config: ResolverConfig, clock: Clock, boundary: Boundary) -> None:
+        self._config = config
+        self._clock = clock
+        self._boundary = boundary
+        self._standings = Standings(config.upstreams)
+        self._runs: dict[Asked, _Run] = {}
+        self._waiting = 0
+
+    def is_asking(self, asked: Asked) -> bool:
+        return asked in self._runs
+
+    def has_room(self, asked: Asked) -> bool:
+        room = self.is_asking(asked) or len(self._runs) < self._config.max_exchanges
+        return room and self._waiting < self._config.max_waiting
+
+    def ask(self, asked: Asked, done: Done, loop: asyncio.AbstractEventLoop) -> None:
+        """Call `done` with the outcome, later or at once. An identical question under way is joined."""
+        self._waiting += 1
+        if run := self._runs.get(asked):
+            run.waiters.append(done)
+            return
+        upstreams = self._standings.ranked(self._clock())
+        exchange = Exchange(asked, upstreams, self._config.patience)
+        run = self._runs[asked] = _Run(exchange, (loop, self._clock, self._boundary), self._finish)
+        run.waiters.append(done)
+        run.begin()
+
+    def close(self) -> None:
+        """End all exchanges; those who wait are told that they failed."""
+        for run in [*self._runs.values()]:
+            run.finish(Failed(None))
+
+    def _finish(self, run: _Run, outcome: Outcome) -> None:
+        del self._runs[run.exchange.asked]
+        now = self._clock()
+        for upstream in run.exchange.timed_out:
+            self._standings.timed_out(upstream, now)
+        if isinstance(outcome, Answered):
+            self._standings.answered(outcome.upstream, outcome.rtt)
+        self._waiting -= len(run.waiters)
+        for done in run.waiters:
+            done(outcome)
+
+
+class _Run:
+    """One exchange on its way: the socket of its current attempt, its timer, and those who wait."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        surroundings: tuple[asyncio.AbstractEventLoop, Clock, Boundary],
+        finished: Callable[[_Run, Outcome], None],
+    ) -> None:
+        self.exchange = exchange
+        self.waiters: list[Done] = []
+        self._loop, self._clock, self._boundary = surroundings
+        self._finished = finished
+        self._socket: socket.socket | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._armed_for = 0.0
+        self._deframer: Deframer | None = None
+
+    def begin(self) -> None:
+        self._advance(self.exchange.start)
+
+    def finish(self, outcome: Outcome) -> None:
+        self._close_attempt()
+        self._finished(self, outcome)
+
+    def _advance(self, happened: Callable[[float], Step | None]) -> None:
+        """Tell the exchange what happened, and carry out what it says."""
+        step = self._boundary.run(lambda: Failed(None), happened, self._clock())
+        while isinstance(step, Attempt):
+            self._close_attempt()
+            step = self._boundary.run(lambda: Failed(None), self._open, step)
+        if step is None:
+            self._set_timer()
+        else:
+            self.finish(step)
+
+    def _open(self, attempt: Attempt) -> Step | None:
+        """Begin an attempt: the next step if it fails at once, which for lack of a route or a descriptor it may."""
+        upstream = attempt.upstream
+        try:
+            family = socket.AF_INET6 if upstream.address.version == 6 else socket.AF_INET
+            self._socket = opened = socket.socket(family, _KINDS[attempt.transport] | socket.SOCK_NONBLOCK)
+            if attempt.transport is Transport.UDP:
+                opened.connect((str(upstream.address), upstream.port))
+                opened.send(attempt.payload)
+                self._loop.add_reader(opened, self._readable)
+            else:
+                self._deframer = Deframer(_READ)
+                opened.connect_ex((str(upstream.address), upstream.port))
+                self._loop.add_writer(opened, self._connected, opened, frame(attempt.payload))
+        except OSError:
+            return self.exchange.closed(self._clock())  # our own kernel says so: nothing to wait for
+        return None
+
+    def _connected(self, opened: socket.socket, framed: bytes) -> None:
+        self._loop.remove_writer(opened)
+        try:
+            opened.send(framed)  # a question fits the empty buffer of a new connection whole
+        except OSError:
+            self._advance(self.exchange.network_error)
+            return
+        self._loop.add_reader(opened, self._readable)
+
+    def _readable(self) -> None:
+        if (opened := self._socket) is None:
+            return
+        try:
+            data = opened.recv(_READ)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._advance(self.exchange.network_error)
+            return
+        if self._deframer is None:
+            self._advance(lambda now: self.exchange.receive(data, now))
+        else:
+            self._received(self._deframer, data)
+
+    def _received(self, deframer: Deframer, piece: bytes) -> None:
+        deframer.feed(piece)
+        try:
+            message = deframer.next()
+        except FrameError:
+            self._advance(self.exchange.closed)
+            return
+        if message is not None:
+            self._advance(lambda now: self.exchange.receive(message, now))
+        elif not piece:
+            self._advance(self.exchange.closed)
+
+    def _set_timer(self) -> None:
+        if self._timer is not None and self._armed_for == self.exchange.deadline:
+            return  # a flood of wrong replies must not become a flood of timers
+        if self._timer is not None:
+            self._timer.cancel()
+        self._armed_for = self.exchange.deadline
+        wait = max(0.0, self.exchange.deadline - self._clock())
+        self._timer = self._loop.call_later(wait, self._advance, self.exchange.time_out)
+
+    def _close_attempt(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._socket is not None:
+            self._loop.remove_reader(self._socket)
+            self._loop.remove_writer(self._socket)
+            self._socket.close()
+            self._socket = None
+        self._deframer = None

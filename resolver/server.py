@@ -1,0 +1,96 @@
+"""The resolver on an asyncio loop: listeners before it, upstreams behind it.
+
+Law: wiring. What a message means is `core`'s, what goes upstream `exchange`'s; here they meet sockets and the clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from policy.values import Flow, Query
+from resolver.boundary import Boundary, Fault
+from resolver.core import Bind, Core, Judge, Pending, ResolverConfig
+from resolver.exchange import Outcome
+from resolver.forwarder import Forwarder
+from resolver.listeners import Listeners, make_listeners
+from resolver.reply import servfail
+from resolver.tcp import Connections, TcpConnection
+from resolver.udp import Send, UdpListener
+
+__all__ = ["Listeners", "Resolver", "ResolverConfig", "make_listeners"]
+
+
+class Resolver:
+    """A forwarding resolver that asks `judge` about every query and calls `bind` before each reply with addresses.
+
+    `clock` is monotonic, in seconds. `fault` is told of every error of our own, with the query where one is known;
+    the query is answered with SERVFAIL. `serve` once, `close` once.
+    """
+
+    def __init__(
+        self, config: ResolverConfig, judge: Judge, bind: Bind, clock: Callable[[], float], fault: Fault
+    ) -> None:
+        self.clock = clock
+        self._config = config
+        self._core = Core(config, judge, bind)
+        self.counters = self._core.counters
+        self._report = fault
+        self._boundary = Boundary(self._fault, lambda: self._core.judged)
+        self._forwarder = Forwarder(config, clock, Boundary(self._fault, lambda: None))
+        self._connections = Connections(config.tcp_connections)
+        self._udp: list[UdpListener] = []
+        self._tcp: list[asyncio.Server] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def serve(
+        self, loop: asyncio.AbstractEventLoop, udp: Sequence[socket.socket], tcp: Sequence[socket.socket]
+    ) -> None:
+        """Answer on these sockets from now on; they are the resolver's to close."""
+        self._loop = loop
+        self._udp = [UdpListener(sock, self, loop) for sock in udp]
+        for sock in tcp:
+            self._tcp.append(await loop.create_server(self._connection, sock=sock))
+
+    async def close(self) -> None:
+        """Take no more, answer what is under way with SERVFAIL, close every socket."""
+        for listener in self._udp:
+            listener.stop_reading()
+        for server in self._tcp:
+            server.close()
+        self._forwarder.close()
+        for listener in self._udp:
+            listener.close()
+        self._connections.abort_all()
+        for server in self._tcp:
+            await server.wait_closed()
+
+    def take(self, data: bytes, client: Flow, now: float) -> bytes | Pending | None:
+        """One message from a client: its reply, silence, or a question to `forward`."""
+        return self._boundary.run(lambda: servfail(data), self._core.receive, data, client, now)
+
+    def forward(self, pending: Pending, send: Send) -> None:
+        """Ask upstream; `send` is called with the reply, once."""
+        asked = pending.asked
+        if self._loop is None or not self._forwarder.has_room(asked):
+            send(self._core.overloaded(pending))
+            return
+        if self._forwarder.is_asking(asked):
+            self.counters.joined += 1
+        else:
+            self.counters.forwarded += 1
+        self._forwarder.ask(asked, partial(self._conclude, pending, send), self._loop)
+
+    def _conclude(self, pending: Pending, send: Send, outcome: Outcome) -> None:
+        data = self._boundary.run(lambda: servfail(pending.data), self._core.conclude, pending, outcome, self.clock())
+        if data is not None:
+            send(data)
+
+    def _connection(self) -> TcpConnection:
+        return TcpConnection(self, self._config, self._connections)
+
+    def _fault(self, error: BaseException, query: Query | None) -> None:
+        self.counters.faults += 1
+        self._report(error, query)

@@ -164,7 +164,11 @@ class Bed:
 
     def start(self, command: list[str]) -> Speaker:
         process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=self._enter
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=self._enter,  # noqa: PLW1509 - one thread
         )
         speaker = Speaker(process)
         self._speakers.callback(speaker.end)

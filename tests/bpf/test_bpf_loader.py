@@ -1,0 +1,107 @@
+"""Loading: whole or not at all, with the reason in words, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bpf import records
+from bpf.compile import HOOKS, Toolchain
+from bpf.errors import BpfError
+from bpf.loader import start_loading
+from bpf.syscall import programs_at
+from tests.bpf.conftest import own_cgroup
+
+pytestmark = pytest.mark.kernel
+
+
+@pytest.fixture
+def cgroup() -> Iterator[Path]:
+    with own_cgroup("loader") as cgroup:
+        yield cgroup
+
+
+def attached_to(cgroup: Path) -> list[int]:
+    """How many programs each hook has there."""
+    directory = os.open(cgroup, os.O_RDONLY)
+    try:
+        return [len(programs_at(directory, hook.attach_type)) for hook in HOOKS]
+    finally:
+        os.close(directory)
+
+
+def test_everything_is_attached_until_it_is_closed(cgroup: Path) -> None:
+    attached = start_loading(cgroup).finish(20)
+    assert attached_to(cgroup) == [1] * len(HOOKS)
+    attached.close()
+    attached.close()  # twice does no harm
+    assert attached_to(cgroup) == [0] * len(HOOKS)
+
+
+def test_two_guards_coexist(cgroup: Path) -> None:
+    """One on a cgroup and one on a cgroup below it, or on the same: as `run` under `up`."""
+    with start_loading(cgroup).finish(20), start_loading(cgroup).finish(20):
+        assert attached_to(cgroup) == [2] * len(HOOKS)
+    assert attached_to(cgroup) == [0] * len(HOOKS)
+
+
+def test_a_killed_holder_leaves_nothing(cgroup: Path) -> None:
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[2]);"
+        "from pathlib import Path; from bpf.loader import start_loading;"
+        "attached = start_loading(Path(sys.argv[1])).finish(20); print('up', flush=True); sys.stdin.read()"
+    )
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", script, str(cgroup), str(root)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"up\n"
+        assert attached_to(cgroup) == [1] * len(HOOKS)
+        holder.kill()
+        holder.wait()
+        assert attached_to(cgroup) == [0] * len(HOOKS)
+
+
+def test_a_load_that_is_given_up_leaves_nothing(cgroup: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with closing(start_loading(cgroup)) as loading, pytest.raises(BpfError, match="not compiled within 0 s"):
+        loading.finish(0)
+    assert attached_to(cgroup) == [0] * len(HOOKS)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+SHIFTED = replace(records.OWNER, fields=(("cookie", "Q"), *(f for f in records.OWNER.fields if f[0] != "cookie")))
+SHORTER = replace(records.PROGRAM, fields=records.PROGRAM.fields[:-1])
+
+
+@pytest.mark.parametrize(
+    ("toolchain", "complaint"),
+    [
+        (Toolchain(layouts=(SHIFTED,)), "owner.cookie: bpf/records.py says offset 0"),
+        (Toolchain(layouts=(SHORTER,)), "size of program"),
+        (Toolchain(bcc=Path("/nonexistent")), "apt-get install python3-bpfcc"),
+        (Toolchain(btf=Path("/nonexistent")), "CONFIG_DEBUG_INFO_BTF"),
+        (Toolchain(btf=Path("/dev/null")), "BTF is cut short"),
+    ],
+    ids=["fields swapped", "size", "no bcc", "no BTF", "empty BTF"],
+)
+def test_a_fault_is_one_sentence_and_attaches_nothing(cgroup: Path, toolchain: Toolchain, complaint: str) -> None:
+    with pytest.raises(BpfError) as failure:
+        start_loading(cgroup, toolchain).finish(20)
+    assert complaint in str(failure.value)
+    assert "\n" not in str(failure.value)
+    assert attached_to(cgroup) == [0] * len(HOOKS)
+
+
+def test_only_a_cgroup2_directory_will_do(tmp_path: Path, cgroup: Path) -> None:
+    with pytest.raises(BpfError, match="is it on cgroup2"):
+        start_loading(tmp_path).finish(20)
+    with pytest.raises(BpfError, match="No such file"):
+        start_loading(cgroup / "missing").finish(20)

@@ -1,1 +1,53 @@
 """Policy: what may leave, decided from values alone."""
+
+from policy.bindings import Bindings
+from policy.decide import Decision, decide
+from policy.errors import PolicyInvalid, PolicySyntaxError
+from policy.index import Policy
+from policy.parse import parse
+from policy.rules import Attribute, Flag, Key, Kind, Rule, Source, Url
+from policy.suggest import suggest
+from policy.values import (
+    Action,
+    Address,
+    Binding,
+    Flow,
+    Network,
+    Owner,
+    Proto,
+    Query,
+    Reason,
+    Request,
+    Subject,
+    address,
+)
+
+__all__ = [
+    "Action",
+    "Address",
+    "Attribute",
+    "Binding",
+    "Bindings",
+    "Decision",
+    "Flag",
+    "Flow",
+    "Key",
+    "Kind",
+    "Network",
+    "Owner",
+    "Policy",
+    "PolicyInvalid",
+    "PolicySyntaxError",
+    "Proto",
+    "Query",
+    "Reason",
+    "Request",
+    "Rule",
+    "Source",
+    "Subject",
+    "Url",
+    "address",
+    "decide",
+    "parse",
+    "suggest",
+]

@@ -1,0 +1,187 @@
+"""What policy says of a subject.
+
+Law: pure and total. The same policy, subject, owner and names give the same decision, nothing is raised, and every
+path that no rule opened ends in DENY with the most precise reason there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from policy import paths
+from policy.index import Index, Policy
+from policy.names import InvalidNameError, canonical
+from policy.rules import Flag, Kind, Rule
+from policy.values import Action, Address, Flow, Owner, Proto, Query, Reason, Request, Subject, address
+
+# How near a rule came to a subject it did not match; the last explains most.
+_NEARNESS = {
+    reason: rank
+    for rank, reason in enumerate(
+        (Reason.NO_BINDING, Reason.NO_RULE, Reason.PORT, Reason.OWNER, Reason.PATH, Reason.METHOD)
+    )
+}
+
+type Miss = Callable[[Rule], Reason | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """`rule` decided; where reason is PORT, OWNER, PATH or METHOD it is one that came nearest. `name` is the name that
+    the rule was reached by, None for an address rule."""
+
+    action: Action
+    reason: Reason
+    rule: Rule | None
+    name: str | None
+
+
+def decide(
+    policy: Policy, subject: Subject, owner: Owner | None, names: Sequence[str], *, peek: bool = False
+) -> Decision:
+    """What may this subject do?
+
+    `owner` is the process behind it, None if unknown. `names` are the canonical names bound to the destination now; a
+    query has none and needs none. With `peek`, a TCP flow that a host rule allows is PEEK instead of ALLOW.
+    """
+    match subject:
+        case Query():
+            return _query(policy, subject, owner)
+        case Flow():
+            return _flow(policy, subject, owner, names, peek=peek)
+        case Request():
+            return _request(policy, subject, owner, names)
+
+
+def _query(policy: Policy, query: Query, owner: Owner | None) -> Decision:
+    """Any allow rule that names the host lets it be resolved; a URL deny is about requests and leaves names alone."""
+    try:
+        name = canonical(query.name)
+    except InvalidNameError:
+        return _refusal(Reason.MALFORMED)
+    for rule in policy.denies.by_name(name):
+        if rule.kind is not Kind.URL and rule.applies(owner):
+            return Decision(Action.DENY, Reason.DENY_RULE, rule, name)
+    nearest = Decision(Action.DENY, Reason.NO_RULE, None, name)
+    for rule in policy.allows.by_name(name):
+        if rule.applies(owner):
+            return Decision(Action.ALLOW, Reason.ALLOW_RULE, rule, name)
+        nearest = Decision(Action.DENY, Reason.OWNER, rule, name)
+    return nearest
+
+
+@dataclass(frozen=True, slots=True)
+class _Destination:
+    """Where a subject goes, and `miss`: why a rule that names that place still doesn't match, None if it does."""
+
+    address: Address
+    names: Sequence[str]
+    miss: Miss
+
+    def candidates(self, index: Index) -> Iterator[tuple[Rule, str | None]]:
+        for rule in index.by_address(self.address):
+            yield rule, None
+        for name in self.names:
+            for rule in index.by_name(name):
+                yield rule, name
+
+    def matches(self, index: Index) -> Iterator[tuple[Rule, str | None]]:
+        return ((rule, name) for rule, name in self.candidates(index) if self.miss(rule) is None)
+
+    def refusal(self, index: Index) -> Decision:
+        """Deny, with the miss that came nearest."""
+        nearest = _refusal(Reason.NO_RULE if self.names else Reason.NO_BINDING)
+        for rule, name in self.candidates(index):
+            reason = self.miss(rule)
+            if reason is not None and _NEARNESS[reason] > _NEARNESS[nearest.reason]:
+                nearest = Decision(Action.DENY, reason, rule, name)
+        return nearest
+
+
+def _flow(policy: Policy, flow: Flow, owner: Owner | None, names: Sequence[str], *, peek: bool) -> Decision:
+    """Deny wins; then any URL rule has the flow looked into; then address and host rules open it."""
+    destination = _Destination(flow.dst, names, lambda rule: _flow_miss(rule, flow, owner))
+    looks = opens = None
+    for rule, name in destination.matches(policy.denies):
+        if rule.kind is not Kind.URL:
+            return Decision(Action.DENY, Reason.DENY_RULE, rule, name)
+        if not _passed_through(policy, flow, name):
+            looks = Decision(Action.INSPECT, Reason.ALLOW_RULE, rule, name)
+    for rule, name in destination.matches(policy.allows):
+        if rule.kind is not Kind.URL:
+            opens = opens or Decision(_opening(rule, flow, peek=peek), Reason.ALLOW_RULE, rule, name)
+        elif not _passed_through(policy, flow, name):
+            return Decision(Action.INSPECT, Reason.ALLOW_RULE, rule, name)
+    if opens is None:
+        return destination.refusal(policy.allows)
+    return looks or opens
+
+
+def _opening(rule: Rule, flow: Flow, *, peek: bool) -> Action:
+    return Action.PEEK if peek and rule.kind is Kind.HOST and flow.proto == Proto.TCP else Action.ALLOW
+
+
+def _flow_miss(rule: Rule, flow: Flow, owner: Owner | None) -> Reason | None:
+    if not rule.covers(flow.proto, flow.dport):
+        return Reason.PORT
+    if rule.within and not any(flow.dst in network for network in rule.within):
+        return Reason.NO_BINDING
+    return None if rule.applies(owner) else Reason.OWNER
+
+
+def _passed_through(policy: Policy, flow: Flow, name: str | None) -> bool:
+    """Does a rule forbid decrypting this name? Whoever speaks: the flag is about the host."""
+    return name is not None and any(
+        Flag.PASSTHROUGH in rule.flags and rule.covers(flow.proto, flow.dport) for rule in policy.allows.by_name(name)
+    )
+
+
+def _request(policy: Policy, request: Request, owner: Owner | None, names: Sequence[str]) -> Decision:
+    """The host must be a name bound to the address, or the address itself; then as for a flow, down to the path."""
+    try:
+        host = _host(request)
+        path = paths.canonical(request.path)
+    except ValueError:
+        return _refusal(Reason.MALFORMED)
+    if host not in {request.flow.dst, *names}:
+        return _refusal(Reason.NO_BINDING)
+    bound = (host,) if isinstance(host, str) else ()
+    destination = _Destination(request.flow.dst, bound, lambda rule: _request_miss(rule, request, path, owner))
+    for rule, name in destination.matches(policy.denies):
+        return Decision(Action.DENY, Reason.DENY_RULE, rule, name)
+    for rule, name in destination.matches(policy.allows):
+        return Decision(Action.ALLOW, Reason.ALLOW_RULE, rule, name)
+    return destination.refusal(policy.allows)
+
+
+def _request_miss(rule: Rule, request: Request, path: str, owner: Owner | None) -> Reason | None:
+    missed = _flow_miss(rule, request.flow, owner)
+    if missed is not None or rule.url is None:
+        return missed
+    if rule.url.scheme != request.scheme.lower():
+        return Reason.PORT
+    if not rule.url.path.matches(path):
+        return Reason.PATH
+    return None if rule.url.methods is None or request.method in rule.url.methods else Reason.METHOD
+
+
+def _host(request: Request) -> Address | str:
+    """The request's host without its port, which must be the flow's own (RFC 9110 section 4.2.3: no userinfo here).
+
+    Raises ValueError.
+    """
+    host, bracket, rest = request.host.rpartition("]")
+    if not bracket:
+        host, colon, port = request.host.partition(":")
+        rest = colon + port
+    if rest not in {"", f":{request.flow.dport}"}:
+        raise ValueError(f"the host's port is not the connection's: {request.host!r}")
+    try:
+        return address(host.removeprefix("["))
+    except ValueError:
+        return canonical(host)
+
+
+def _refusal(reason: Reason) -> Decision:
+    return Decision(Action.DENY, reason, None, None)

@@ -1,0 +1,79 @@
+"""URL paths: one spelling, and patterns over it.
+
+Law: a path that two servers could read differently has no canonical form; it raises AmbiguousPathError and nobody
+guesses. Case counts, the query doesn't belong here.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from policy.names import glob
+
+_ALLOWED = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*")  # RFC 3986 section 3.3: pchar and "/"
+_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})?")
+_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")  # RFC 3986 section 2.3
+_TROUBLE = frozenset("/\\%?#") | {chr(code) for code in (*range(0x20), 0x7F)}
+
+
+class AmbiguousPathError(ValueError):
+    """A path that a server might read otherwise than we do."""
+
+
+def canonical(raw: str) -> str:
+    """The one spelling of an absolute path without its query.
+
+    Unreserved octets are decoded and other escapes get upper case (RFC 3986 section 6.2.2).
+    Raises AmbiguousPathError for what servers undo differently: dot segments (`..;` too), empty segments, backslashes,
+    control characters, and an escaped slash, backslash, percent, question or hash sign.
+    """
+    if not _ALLOWED.fullmatch(raw):
+        raise AmbiguousPathError("a path starts with / and has only the characters of RFC 3986 section 3.3")
+    path = _ESCAPE.sub(_escape, raw) if "%" in raw else raw
+    if "//" in path:
+        raise AmbiguousPathError("an empty segment: some servers drop it")
+    if "/." in path and any(_stem(segment) in {".", ".."} for segment in path.split("/")):
+        raise AmbiguousPathError("a dot segment: some servers resolve it")
+    return path
+
+
+def _escape(found: re.Match[str]) -> str:
+    if found[1] is None:
+        raise AmbiguousPathError("% without two hexadecimal digits")
+    char = chr(int(found[1], 16))
+    if char in _TROUBLE:
+        raise AmbiguousPathError(f"{found[0]}: some servers decode it before they look at the path")
+    return char if char in _UNRESERVED else found[0].upper()
+
+
+def _stem(segment: str) -> str:
+    """A segment without its parameters (RFC 3986 section 3.3), which some servers strip before anything else."""
+    return re.split(";|%3B", segment, maxsplit=1)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class PathPattern:
+    """A set of canonical paths, written with `*`: a whole middle segment is one segment, a whole last one any rest,
+    within a segment any part of it."""
+
+    text: str
+    _regex: re.Pattern[str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        *middle, last = self.text.split("/")
+        segments = ["[^/]+" if segment == "*" else glob(segment, "[^/]*") for segment in middle]
+        segments.append(".*" if last == "*" else glob(last, "[^/]*"))
+        object.__setattr__(self, "_regex", re.compile("/".join(segments)))
+
+    def matches(self, path: str) -> bool:
+        """Is this canonical path in the set?"""
+        return self._regex.fullmatch(path) is not None
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def pattern(text: str) -> PathPattern:
+    """The pattern a rule's path stands for. Raises AmbiguousPathError."""
+    return PathPattern(canonical(text))

@@ -16,16 +16,24 @@ from pathlib import Path
 from dnsfw.errors import SetupError
 
 
-def find_root(mounts: str) -> Path:
-    """The cgroup2 mount in the text of /proc/mounts. Raises SetupError without one."""
+def parse_mounts(mounts: str) -> Path | None:
+    """The cgroup2 mount in the text of /proc/mounts; None without one."""
     for line in mounts.splitlines():
         _, target, kind, *_ = line.split(" ")
         if kind == "cgroup2":
             return Path(target)
-    raise SetupError(
-        "This machine has no cgroup2 mount, so no process can be named as a socket's owner.",
-        "Mount one: mount -t cgroup2 none /sys/fs/cgroup",
-    )
+    return None
+
+
+def find_root() -> Path:
+    """Where cgroup2 is mounted: /sys/fs/cgroup, or below it on hybrid machines. Raises SetupError."""
+    root = parse_mounts(Path("/proc/mounts").read_text(encoding="utf-8"))
+    if root is None:
+        raise SetupError(
+            "This machine has no cgroup2 mount, so no process can be named as a socket's owner.",
+            "Mount one: mount -t cgroup2 none /sys/fs/cgroup",
+        )
+    return root
 
 
 def own_directory(root: Path, proc_self_cgroup: str) -> Path:
@@ -37,11 +45,15 @@ def own_directory(root: Path, proc_self_cgroup: str) -> Path:
     return root
 
 
+def place(name: str) -> Path:
+    """Where `cgroup(name)` will be. Raises SetupError."""
+    return own_directory(find_root(), Path("/proc/self/cgroup").read_text(encoding="utf-8")) / name
+
+
 @contextmanager
 def cgroup(name: str) -> Iterator[Path]:
     """A new cgroup below our own, so that limits set on us hold for it too; at exit its processes are killed."""
-    root = find_root(Path("/proc/mounts").read_text(encoding="utf-8"))
-    directory = own_directory(root, Path("/proc/self/cgroup").read_text(encoding="utf-8")) / name
+    directory = place(name)
     try:
         directory.mkdir()
     except OSError as error:

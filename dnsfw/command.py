@@ -129,7 +129,7 @@ def _hide(path: str) -> None:
 def _execute(command: Command) -> NoReturn:
     try:
         become(command.user, keep=HARMLESS_TO_THE_GUARD if command.user.uid == 0 else ())
-        for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGPIPE, signal.SIGXFSZ):
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these; its children shouldn't
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.execvpe(command.argv[0], list(command.argv), dict(command.environ))

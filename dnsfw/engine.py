@@ -1,35 +1,41 @@
 """The engine: resolver, queue and gate in one process and one event loop.
 
 Law: composition only. It is born root to bind its sockets in the guarded network namespace, then keeps a user id and
-capabilities that only serve verdicts, attribution and map look-ups. It makes no kernel object that outlives it.
+the capabilities that verdicts, attribution and map look-ups need. No kernel object that it makes outlives it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
+import errno
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 
-from bpf.loader import start_loading
-from bpf.owners import Owners
-from dnsfw.channel import Channel, Failed, Finish, Finished, Listening, Ready
-from dnsfw.errors import DnsfwError
+from bpf.cgroup import CgroupPaths
+from bpf.errors import BpfError
+from bpf.loader import Attached, Loading
+from bpf.owners import Owners, Sources
+from bpf.sockdiag import SockDiag
+from dnsfw.cgroups import find_root
+from dnsfw.channel import Channel, Failed, Finish, Finished, Listening
+from dnsfw.errors import DnsfwError, SetupError
 from dnsfw.gate import Gate
+from dnsfw.guard import GuardOptions, Place
 from dnsfw.journal import Entry, Journal
-from dnsfw.namespaces import NetworkNamespace
 from dnsfw.policies import load_policy
 from dnsfw.privilege import Capability, User, become, undumpable
+from dnsfw.system import system_upstreams
 from dnsfw.tally import Tally, summary
+from firewall.packet import PacketError
 from firewall.queue import Queue
-from policy import Bindings, Policy
-from resolver.server import Resolver, ResolverConfig, make_listeners
+from policy import Action, Address, Bindings, Flow
+from resolver.listeners import Listeners, make_listeners
+from resolver.core import Refusal, ResolverConfig
+from resolver.server import Resolver
 
-QUEUE = 53  # an nfqueue number; each network namespace has its own 65,536
+QUEUE = 53  # an nfqueue number; each network namespace has 65,536 of its own
 _RESOLVER_PORTS = range(53053, 53085)  # the first free one
 _LOADING_SECONDS = 20.0
 _KEPT = (Capability.NET_ADMIN, Capability.SYS_PTRACE, Capability.DAC_READ_SEARCH, Capability.BPF)
@@ -37,24 +43,20 @@ _KEPT = (Capability.NET_ADMIN, Capability.SYS_PTRACE, Capability.DAC_READ_SEARCH
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """Everything an engine needs to know, decided before it is forked. `network` is the guarded namespace, None for
-    the one we are in; `user` is who it becomes, `owner` whose the journal is."""
+    """Everything an engine needs to know, decided before it is forked. `user` is whom it becomes."""
 
-    policy: Path | None
-    resolver: ResolverConfig
-    journal: Path | None
-    audit: bool
-    cgroup: Path
-    network: NetworkNamespace | None
+    options: GuardOptions
+    place: Place
     user: User
-    journal_owner: User
 
 
-def run(config: EngineConfig, channel: Channel) -> int:
+def run(config: EngineConfig, loading: Loading, channel: Channel) -> int:
     """The engine's whole life; its exit status. The other end of `channel` is told why it can't start."""
     try:
         with ExitStack() as stack:
-            engine = _assemble(config, channel, stack)
+            engine = Engine(config, loading, channel, stack)
+            become(config.user, keep=_KEPT)
+            undumpable()
             asyncio.run(engine.serve(), loop_factory=asyncio.SelectorEventLoop)
     except DnsfwError as error:
         channel.send(Failed(error.problem, error.remedy, error.exit_status))
@@ -62,10 +64,98 @@ def run(config: EngineConfig, channel: Channel) -> int:
     return 0
 
 
-def _assemble(config: EngineConfig, channel: Channel, stack: ExitStack) -> Engine:
-    """Bind everything while we are root, then stop being it."""
-    loading = start_loading(config.cgroup)  # compiles while we go on
-    stack.callback(loading.close)
-    policy = load_policy(config.policy)
-    journal = stack.enter_context(Journal(config.journal, config.audit, config.journal_owner))
-    ...
+class Engine:
+    """The parts, bound and connected. Made as root; `stack` lets go of them at the end."""
+
+    def __init__(self, config: EngineConfig, loading: Loading, channel: Channel, stack: ExitStack) -> None:
+        options, place = config.options, config.place
+        self._audit = options.audit
+        self._channel = channel
+        self._tally = Tally()
+        policy = load_policy(options.policy)
+        self._journal = stack.enter_context(Journal(options.journal, _mode(options), place.user))
+        self._upstreams = options.upstreams or system_upstreams(guarding_host=place.network is None)
+        with nullcontext() if place.network is None else place.network.entered():
+            diag = stack.enter_context(SockDiag())
+            self._listeners = _listen()
+            stack.callback(self._listeners.close)
+            self._queue = stack.enter_context(Queue(QUEUE, self._judge, self._fault, self._malformed))
+        attached = stack.enter_context(_finish(loading))
+        attached.watch(self._listeners.port)
+        paths = stack.enter_context(CgroupPaths(find_root()))
+        owners = Owners(Sources(attached, diag, paths))
+        self._bindings = Bindings()
+        self._gate = Gate(policy, self._bindings, owners.of, self._record, time.monotonic, options.audit)
+        resolver = ResolverConfig(self._upstreams, Refusal.REFUSED if options.refused else Refusal.NXDOMAIN)
+        self._resolver = Resolver(resolver, self._gate.query, self._bind, time.monotonic, self._gate.fault)
+
+    async def serve(self) -> None:
+        """Until the supervisor says so, or is gone."""
+        loop = asyncio.get_running_loop()
+        ended = asyncio.Event()
+        await self._resolver.serve(loop, self._listeners.udp, self._listeners.tcp)
+        loop.add_reader(self._queue.fileno(), self._queue.drain)
+        loop.add_reader(self._channel.fileno(), ended.set)
+        self._channel.send(Listening(self._listeners.port, QUEUE))
+        await ended.wait()
+        loop.remove_reader(self._queue.fileno())
+        loop.remove_reader(self._channel.fileno())
+        await self._resolver.close()
+        self._report()
+
+    def _judge(self, flow: Flow) -> Action:
+        return self._gate.flow(flow)
+
+    def _fault(self, error: BaseException, _packet: bytes) -> None:
+        self._gate.fault(error, None)
+
+    def _malformed(self, error: PacketError, _packet: bytes) -> None:
+        self._gate.unreadable(error)
+
+    def _report(self) -> None:
+        self._journal.close()
+        if self._channel.receive() == Finish():  # otherwise nobody is left to tell
+            text = summary(self._tally, self._trouble(), audit=self._audit)
+            self._channel.send(Finished(self._tally.denied, text))
+
+    def _trouble(self) -> list[str]:
+        """Sentences about the guard itself."""
+        said = []
+        counters = self._resolver.counters
+        if counters.failed:
+            servers = ", ".join(str(upstream) for upstream in self._upstreams)
+            said.append(f"{counters.failed} DNS questions got no answer from {servers}; name another with --upstream")
+        if counters.filtered:
+            said.append(f"{counters.filtered} DNS records removed: a public name must not have a private address")
+        if self._journal.lost:
+            said.append(f"{self._journal.lost} journal records lost: {self._journal.trouble or 'too many at once'}")
+        return said
+
+    def _record(self, entry: Entry) -> None:
+        self._tally.take(entry)
+        self._journal.record(entry)
+
+    def _bind(self, name: str, answers: Sequence[tuple[Address, float]]) -> None:
+        self._bindings.bind(name, answers, time.monotonic())
+
+
+def _mode(options: GuardOptions) -> str:
+    return "audit" if options.audit else "enforce"
+
+
+def _listen() -> Listeners:
+    """On the first free port of ours. Raises SetupError."""
+    for port in _RESOLVER_PORTS:
+        try:
+            return make_listeners(port)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise SetupError(f"The resolver can't listen on loopback: {error.strerror}.") from error
+    raise SetupError(f"All ports from {_RESOLVER_PORTS[0]} to {_RESOLVER_PORTS[-1]} are taken.", "Free one of them.")
+
+
+def _finish(loading: Loading) -> Attached:
+    try:
+        return loading.finish(_LOADING_SECONDS)
+    except BpfError as error:
+        raise SetupError("Sockets can't be attributed to processes: " + str(error)) from error

@@ -9,9 +9,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from dnsfw.journal import Entry
-from policy import Action, Bindings, Decision, Flow, Owner, Policy, Query, Reason, decide
+from policy import Action, Bindings, Decision, Flag, Flow, Owner, Policy, Query, Reason, decide
 
 type OwnerOf = Callable[[Flow], Owner | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What the resolver needs of a decision. `private`: the name may resolve to addresses of private use."""
+
+    action: Action
+    reason: Reason
+    private: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +34,20 @@ class Gate:
     clock: Callable[[], float]
     audit: bool = False
 
-    def query(self, query: Query) -> Decision:
+    def query(self, query: Query) -> Ruling:
         """May this name be resolved?"""
-        return self._judge(query, self.owner_of(query.client), ())
+        decision = self._judge(query, self.owner_of(query.client), ())
+        private = self.audit or (decision.rule is not None and Flag.PRIVATE in decision.rule.flags)
+        return Ruling(decision.action, decision.reason, private)
 
     def flow(self, flow: Flow) -> Action:
         """May this flow start? Anything but ALLOW needs a mechanism that does more than open it."""
         names = self.bindings.names(flow.dst, self.clock())
         return self._judge(flow, self.owner_of(flow), names).action
+
+    def unreadable(self, error: Exception) -> None:
+        """Record a packet that could not be parsed, and was denied for that."""
+        self.record(Entry(None, Decision(Action.DENY, Reason.MALFORMED, None, None), None, (), fault=str(error)))
 
     def fault(self, error: BaseException, subject: Query | Flow | None) -> None:
         """Record that judging or serving `subject` broke; the caller has denied it already."""

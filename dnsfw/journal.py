@@ -20,11 +20,13 @@ from typing import Self
 import msgspec
 
 from dnsfw.errors import UsageError
+from dnsfw.privilege import User, acting_as
 from policy import Decision, Flow, Owner, Query
 
 SCHEMA = 1
 _BACKLOG = 65_536  # entries held in memory while the disk is slow
 _BATCH_SECONDS = 0.1
+_PARTING_SECONDS = 2.0  # a journal on a dead disk or an unread pipe holds nobody up for longer
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +123,13 @@ def _owner(owner: Owner) -> OwnerRecord:
 class Journal:
     """Writes entries to a file as they come; `record` is safe to call from a packet's path."""
 
-    def __init__(self, path: Path | None, mode: str, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, path: Path | None, mode: str, reader: User, clock: Callable[[], float] = time.time) -> None:
         self.lost = 0
         self._mode = mode
         self._clock = clock
         self._backlog: deque[tuple[float, Entry]] = deque(maxlen=_BACKLOG)
         self._stop = threading.Event()
-        self._file = None if path is None else _open(path)
+        self._file = None if path is None else _open(path, reader)
         self._thread = threading.Thread(target=self._write_all, name="journal", daemon=True)
         self.trouble = ""
 
@@ -136,14 +138,20 @@ class Journal:
             self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._file is None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Write what is waiting, for at most two seconds; the rest counts as lost. May be called twice."""
+        if self._file is None or self._stop.is_set():
             return
         self._stop.set()
-        self._thread.join(timeout=2.0)
+        self._thread.join(timeout=_PARTING_SECONDS)
+        self.lost += len(self._backlog)
         if not self._thread.is_alive():
             os.close(self._file)
-        self.lost += len(self._backlog)
 
     def record(self, entry: Entry) -> None:
         """Take one entry. A full backlog loses its oldest entry, counted in `lost`."""
@@ -182,8 +190,22 @@ class Journal:
             self.trouble = error.strerror or str(error)
 
 
-def _open(path: Path) -> int:
+def _open(path: Path, reader: User) -> int:
+    """Append to `path`, for `reader` and root alone to read. Raises UsageError.
+
+    Opened as `reader` where that is allowed. Where root's right is needed no link is followed: a command that was
+    guarded before could have left one there.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
     try:
-        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            with acting_as(reader):
+                opened = os.open(path, flags, 0o600)
+        except PermissionError:
+            if path.resolve() != path.absolute():
+                raise
+            opened = os.open(path, flags | os.O_NOFOLLOW, 0o600)
+        os.set_blocking(opened, True)
     except OSError as error:
-        raise UsageError(f"The journal {path} can't be written: {error.strerror}.", "Name another with --journal.") from error
+        raise UsageError(f"The journal {path} can't be written: {error.strerror}.", "Name another: --journal FILE") from error
+    return opened

@@ -9,7 +9,8 @@ import ctypes
 import os
 import pwd
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -104,6 +105,21 @@ def become(user: User, keep: Iterable[Capability] = ()) -> None:
     os.setresuid(user.uid, user.uid, user.uid)
     _capset(sum(1 << capability for capability in kept))
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+@contextmanager
+def acting_as(user: User) -> Iterator[None]:
+    """Files are opened with this user's rights for a while (credentials(7): effective ids)."""
+    groups = os.getgroups()
+    os.setgroups(user.groups)
+    os.setegid(user.gid)
+    os.seteuid(user.uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)
 
 
 def die_with_parent() -> None:

@@ -1,0 +1,115 @@
+"""The command line.
+
+Law: options, help and exit statuses. What a command does stands in its own module, imported when it is called.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from dnsfw import __version__
+from dnsfw.errors import DnsfwError
+from dnsfw.terminal import explain
+
+_ANY_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+class _Upstream(click.ParamType[Any]):
+    """ADDR, ADDR:PORT, [V6] or [V6]:PORT."""
+
+    name = "address"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from resolver.upstreams import UpstreamError, parse_upstream  # noqa: PLC0415 - only where one is given
+
+        try:
+            return parse_upstream(value)
+        except UpstreamError as error:
+            self.fail(str(error), param, ctx)
+
+
+class _Program(click.Group):
+    """Ends our own errors in a message and their exit status."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except DnsfwError as error:
+            explain(error)
+            sys.exit(error.exit_status)
+
+
+def _guard_options(command: Any) -> Any:
+    """The options that every guard has."""
+    for option in reversed(
+        (
+            click.option("--policy", type=_ANY_FILE, help="What may leave. Default: dnsfw.policy in this folder, else nothing."),
+            click.option("--audit", is_flag=True, help="Deny nothing; report what would have been denied."),
+            click.option("--upstream", "upstreams", type=_Upstream(), multiple=True, metavar="ADDR[:PORT]",
+                         help="Forward DNS to this server; may be repeated. Default: this host's own servers."),
+            click.option("--journal", type=_ANY_FILE, help="Append every decision to this file, a JSON object a line."),
+            click.option("--refused", is_flag=True, help="Answer denied names with REFUSED instead of NXDOMAIN."),
+            click.option("-q", "--quiet", is_flag=True, help="No summary at the end."),
+        )
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@click.group(cls=_Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, message="dnsfw %(version)s")
+def main() -> None:
+    """A DNS-first egress firewall: a program reaches the hosts that a policy names, and nothing else.
+
+    \b
+    Try it:       dnsfw demo
+    One command:  sudo dnsfw run --policy dnsfw.policy -- npm ci
+    First look:   sudo dnsfw run --audit -- npm ci
+
+    A policy is a text file, a rule a line: github.com, *.example.com, 192.0.2.0/24:22.
+    """
+
+
+@main.command(context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
+@_guard_options
+@click.option("--fail-on-deny", is_flag=True, help="Exit 3 if the command succeeded but something was denied.")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def run(command: tuple[str, ...], fail_on_deny: bool, **options: Any) -> None:  # noqa: FBT001 - click's calling convention
+    """Run COMMAND in a network of its own from which only what the policy allows can leave.
+
+    COMMAND runs as the user who called sudo. Its input, output, terminal, signals and exit status are its own.
+    At the end a summary on standard error names what was denied, by whom, and the line that would allow it.
+
+    \b
+    Exit status: COMMAND's; 2 for a mistake in the call or the policy, 3 with --fail-on-deny,
+    125 if the guard can't be set up, 126 if COMMAND can't be executed, 127 if it isn't found.
+    """
+    from dnsfw import preflight  # noqa: PLC0415 - `dnsfw --help` needs none of this
+    from dnsfw.guard import GuardOptions  # noqa: PLC0415
+    from dnsfw.run import run as guarded  # noqa: PLC0415
+
+    preflight.check("run")
+    _unwind_on_termination()
+    sys.exit(guarded(GuardOptions(**options), command, os.environ, fail_on_deny=fail_on_deny))
+
+
+def _unwind_on_termination() -> None:
+    """Until the command runs, SIGTERM and SIGHUP end us as Ctrl-C does: by way of every clean-up."""
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, stop)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""What a guard needs of the machine, asked before anything is changed.
+
+Law: looks, changes nothing, and names the remedy.
+"""
+
+from __future__ import annotations
+
+import ctypes.util
+import os
+import shutil
+from pathlib import Path
+
+from dnsfw.cgroups import find_root
+from dnsfw.errors import SetupError
+
+_BCC = Path("/usr/lib/python3/dist-packages/bcc")
+
+
+def check(command: str) -> None:
+    """Raises SetupError for the first thing that is missing. `command` is what the person typed after dnsfw."""
+    if os.geteuid() != 0:
+        raise SetupError(
+            f"dnsfw {command} needs root: it makes a network namespace and a packet filter.",
+            f"Call it through sudo; the guarded command still runs as you: sudo dnsfw {command} …",
+        )
+    if ctypes.util.find_library("nftables") is None:
+        raise SetupError("The library libnftables is missing.", "Install the package nftables.")
+    for program, package in (("ip", "iproute2"), ("iptables-nft-restore", "iptables")):
+        if shutil.which(program) is None:
+            raise SetupError(f"The program {program} is missing.", f"Install the package {package}.")
+    if not _BCC.is_dir():
+        raise SetupError("bcc is missing, so no process can be named as a socket's owner.", "Install python3-bpfcc.")
+    find_root()

@@ -1,0 +1,80 @@
+"""`dnsfw run`: guard one command.
+
+Law: the supervisor. It owns every kernel object through a context manager, starts the engine and the command, passes
+signals on, and parses nothing that comes from outside.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from dnsfw import cgroups, command
+from dnsfw.errors import EXIT_DENIED, EXIT_SETUP
+from dnsfw.guard import GuardOptions, Place, guarding
+from dnsfw.namespaces import NetworkNamespace
+from dnsfw.privilege import User, calling_user
+from dnsfw.runs import Run, claimed
+from dnsfw.supervise import WAITED, supervise
+from dnsfw.terminal import complain, show
+from dnsfw.uplink import choose_link, forwarding_sysctls, read_host, uplink
+
+_RESOLV_CONF = Path("/etc/resolv.conf")
+
+
+def run(options: GuardOptions, argv: Sequence[str], environ: Mapping[str, str], *, fail_on_deny: bool) -> int:
+    """Guard `argv` until it ends; the exit status for our caller. Raises DnsfwError before the command has started."""
+    user = calling_user(environ)
+    with ExitStack() as stack:
+        name = f"dnsfw-{secrets.token_hex(3)}"
+        record = stack.enter_context(claimed(name))
+        record.will_make_cgroup(cgroups.place(name))
+        cgroup = stack.enter_context(cgroups.cgroup(name))
+        network = stack.enter_context(NetworkNamespace())
+        guard = stack.enter_context(guarding(options, Place(network, cgroup, user)))
+        stack.enter_context(_connected(record, network))
+        guard.enforce()
+        environment = _environment(environ, user)
+        signal.pthread_sigmask(signal.SIG_BLOCK, WAITED)  # from here on they are the command's, and tear-down is whole
+        pid = command.start(command.Command(argv, environment, user, network, cgroup, _resolv_conf(record)))
+        ended = supervise(pid, guard.pid)
+        finished = guard.finish()
+    if finished is None or not ended.guarded:
+        complain("the engine died while the command ran; from then on nothing could leave.")
+        return EXIT_SETUP
+    if not options.quiet:
+        show(finished.summary)
+    return EXIT_DENIED if fail_on_deny and finished.denied and ended.status == 0 else ended.status
+
+
+@contextmanager
+def _connected(record: Run, network: NetworkNamespace) -> Iterator[None]:
+    """The uplink, and the host's sysctls that it needs."""
+    host = read_host()
+    link = choose_link(record.name, secrets.randbits(16), host.taken, host.uplink_mtu())
+    per_interface = Path("/proc/sys/net/ipv6/conf/lo/force_forwarding").exists()
+    opened = record.set_sysctls(forwarding_sysctls(host, per_interface_v6=per_interface))
+    closed = [name for name in host.mtu if not name.startswith("dnsfw")] if opened else []
+    with uplink(link, network, closed):
+        yield
+
+
+def _resolv_conf(record: Run) -> Path:
+    """The file that the command sees as /etc/resolv.conf."""
+    host = _RESOLV_CONF.read_text(encoding="utf-8", errors="replace") if _RESOLV_CONF.exists() else ""
+    made = record.directory / "resolv.conf"
+    made.write_text(command.guarded_resolv_conf(host), encoding="utf-8")
+    made.chmod(0o644)
+    return made
+
+
+def _environment(environ: Mapping[str, str], user: User) -> dict[str, str]:
+    """The caller's, as the caller's own: what sudo(8) said about root is taken back."""
+    if "SUDO_UID" not in environ or user.uid == os.getuid():
+        return dict(environ)
+    kept = {name: value for name, value in environ.items() if not name.startswith("SUDO_") and name != "MAIL"}
+    return {**kept, **user.environment()}

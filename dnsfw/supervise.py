@@ -1,0 +1,52 @@
+"""Waiting for the command and the engine, and passing signals on.
+
+Law: signals are waited for, never handled: no code of ours runs at an arbitrary moment. `WAITED` must be blocked.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+from dataclasses import dataclass
+
+PASSED_ON = frozenset(
+    {signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM}
+)
+WAITED = PASSED_ON | {signal.SIGCHLD}
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The command's exit status (128 plus the signal's number if one ended it), and whether the engine outlived it."""
+
+    status: int
+    guarded: bool
+
+
+def supervise(command: int, engine: int) -> Ended:
+    """Until `command` (a child) ends. `engine` (a child too) may end before it."""
+    guarded = True
+    while True:
+        guarded = guarded and not _ended(engine)
+        status = _status(command)
+        if status is not None:
+            return Ended(status, guarded)
+        received = signal.sigwaitinfo(WAITED)
+        # A terminal's signal (SI_KERNEL: sigaction(2)) has reached the command already: it is in our process group.
+        if received.si_signo in PASSED_ON and received.si_code <= 0:
+            with suppress(ProcessLookupError):
+                os.kill(command, received.si_signo)
+
+
+def _ended(child: int) -> bool:
+    pid, _ = os.waitpid(child, os.WNOHANG)
+    return pid == child
+
+
+def _status(child: int) -> int | None:
+    pid, status = os.waitpid(child, os.WNOHANG)
+    if pid == 0:
+        return None
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code

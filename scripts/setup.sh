@@ -32,7 +32,7 @@ step() {
   trap 'kill "$ticker" 2>/dev/null; echo' EXIT
   local status=0
   "$@" >"$log" 2>&1 </dev/null 9>&- || status=$?
-  kill "$ticker"
+  kill "$ticker" 2>/dev/null || true
   trap - EXIT
   if [ $status != 0 ]; then echo failed; tail -n 25 "$log" >&2; return $status; fi
   printf 'done (%d s)\n' $((SECONDS - started))
@@ -93,7 +93,9 @@ import re
 from importlib.metadata import distribution, requires
 import netfilterqueue  # the one that is compiled here, against a Debian library
 for requirement in requires("dnsfw"):
-    distribution(re.match(r"[\w.-]+", requirement)[0])
+    installed = distribution(re.match(r"[\w.-]+", requirement)[0])
+    for line in installed.read_text("RECORD").splitlines():
+        installed.locate_file(line.split(",")[0]).stat()
 PYTHON
 }
 
@@ -121,6 +123,7 @@ main() {
   mkdir -p .setup
   exec 9>.setup/lock  # two calls at once: the second waits and finds all done
   flock 9
+  trap 'echo; fail "interrupted; the next call goes on"' INT TERM
 
   local missing python=.venv/bin/python
   mapfile -t missing < <(missing_packages)

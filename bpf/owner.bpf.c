@@ -13,6 +13,8 @@
 #define ETH_P_IPV6 0x86dd
 #define TCP 6
 #define UDP 17
+#define LOOPBACK 1               /* the loopback's interface index, in every network namespace */
+#define REFRESH_NS 250000000ull  /* a record is written anew no oftener, if nothing changed */
 #define PATH_STEPS 48            /* directories and mounts between a file and the root */
 
 BPF_TABLE("lru_hash", struct flow_key, struct owner, flows, 32768);
@@ -100,7 +102,18 @@ static inline void write_program(struct process_key *process, u64 task) {
 
 /* ---- who uses a socket ---- */
 
-static inline void describe(struct owner *owner, u64 cookie) {
+static inline int same_process(struct process_key *one, struct process_key *other) {
+  return one->tgid == other->tgid && one->start_ns == other->start_ns && one->exec_id == other->exec_id;
+}
+
+/* Whether a record says all that this one would, and is young enough not to be evicted soon: then it may stay. */
+static inline int still_true(struct owner *before, struct owner *now) {
+  return before && before->cookie == now->cookie && same_process(&before->process, &now->process) &&
+         before->uid == now->uid && before->cgroup == now->cgroup && now->used_ns - before->used_ns < REFRESH_NS;
+}
+
+/* Describe the current process as the owner of a socket. */
+static inline void own(struct owner *owner, u64 cookie) {
   u64 task = bpf_get_current_task();
 
   owner->process.tgid = bpf_get_current_pid_tgid() >> 32;
@@ -111,18 +124,19 @@ static inline void describe(struct owner *owner, u64 cookie) {
   owner->cgroup = bpf_get_current_cgroup_id();
   owner->uid = bpf_get_current_uid_gid();
   bpf_get_current_comm(owner->comm, sizeof(owner->comm));
+  if (still_true(sockets.lookup(&cookie), owner))
+    return;
   if (!programs.lookup(&owner->process))
     write_program(&owner->process, task);
-}
-
-static inline int same_process(struct process_key *one, struct process_key *other) {
-  return one->tgid == other->tgid && one->start_ns == other->start_ns && one->exec_id == other->exec_id;
+  sockets.update(&cookie, owner);
 }
 
 /* The newest user of a flow owns it, unless another process used another socket for the same flow just now. */
 static inline void claim(struct flow_key *flow, struct owner *owner) {
   struct owner *before = flows.lookup(flow);
 
+  if (still_true(before, owner))
+    return;
   if (before && before->cookie != owner->cookie && !same_process(&before->process, &owner->process) &&
       owner->used_ns - before->used_ns < CONTEST_NS)
     owner->flags |= FLOW_CONTESTED;
@@ -144,23 +158,19 @@ static inline void map_ipv4(u8 *address, u32 ipv4) {
 
 static inline int used(struct bpf_sock_addr *ctx) {
   struct owner owner = {};
-  u64 cookie = bpf_get_socket_cookie(ctx);
 
-  describe(&owner, cookie);
-  sockets.update(&cookie, &owner);
+  own(&owner, bpf_get_socket_cookie(ctx));
   return 1;
 }
 
 /* Unconnected UDP: destination and source port are known here, the source address is not. */
 static inline int sent(struct bpf_sock_addr *ctx, struct flow_key *flow) {
   struct owner owner = {};
-  u64 cookie = bpf_get_socket_cookie(ctx);
   struct bpf_sock *sk = ctx->sk;
 
   if (!sk)
     return 1;
-  describe(&owner, cookie);
-  sockets.update(&cookie, &owner);
+  own(&owner, bpf_get_socket_cookie(ctx));
   flow->source_port = bpf_htons(sk->src_port);
   flow->destination_port = ctx->user_port;
   flow->protocol = ctx->protocol;
@@ -216,7 +226,7 @@ int on_sock_ops(struct bpf_sock_ops *ctx) {
   return 1;
 }
 
-/* ---- packets to our own listeners: after redirection, so their tuple is what the listener sees ---- */
+/* ---- packets to our own listeners: after redirection, which goes over loopback, so the tuple is what they see ---- */
 
 /* Header offsets: RFC 791 section 3.1, RFC 8200 section 3. Extension headers and fragments are nobody's. */
 static inline int read_tuple(struct __sk_buff *skb, struct flow_key *flow) {
@@ -249,7 +259,7 @@ int on_egress(struct __sk_buff *skb) {
   struct owner *found = 0;
   u64 cookie;
 
-  if (!read_tuple(skb, &flow) || !watched.lookup(&flow.destination_port))
+  if (skb->ifindex != LOOPBACK || !read_tuple(skb, &flow) || !watched.lookup(&flow.destination_port))
     return 1;
   cookie = bpf_get_socket_cookie(skb);
   if (cookie)

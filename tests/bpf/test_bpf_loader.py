@@ -19,7 +19,7 @@ from bpf.loader import start_loading
 from bpf.syscall import programs_at
 from tests.bpf.conftest import own_cgroup
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.kernel("root", "netns", "nft", "bpf", "cgroup2")
 
 
 @pytest.fixture

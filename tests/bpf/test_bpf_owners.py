@@ -17,7 +17,7 @@ from bpf.owners import Owners
 from policy.values import Flow, Owner, Proto, address
 from tests.bpf.conftest import RESOLVER_PORT, Bed, Speaker
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.kernel("root", "netns", "nft", "bpf", "cgroup2")
 
 # Arguments of each: family, address, port. Each ends by saying the flow that it sent.
 STYLES = {

@@ -13,7 +13,7 @@ from bpf.sockdiag import Found, SockDiag
 from policy.values import Flow, Proto, address
 from tests.bpf.conftest import Bed
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.kernel("root", "netns", "nft", "bpf", "cgroup2")
 
 SO_COOKIE = 57
 

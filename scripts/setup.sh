@@ -29,7 +29,7 @@ step() {
   local text=$1 started=$SECONDS && shift
   printf 'dnsfw set-up: %s ' "$text"
   while sleep 3 && kill -0 $$ 2>/dev/null; do printf .; done 9>&- & local ticker=$!
-  trap 'kill "$ticker" 2>/dev/null; echo' EXIT
+  trap 'kill "$ticker" 2>/dev/null' EXIT
   local status=0
   "$@" >"$log" 2>&1 </dev/null 9>&- || status=$?
   kill "$ticker" 2>/dev/null || true
@@ -121,9 +121,10 @@ main() {
   command -v dpkg-query >/dev/null && command -v apt-get >/dev/null ||
     fail "knows Debian and Ubuntu only. Elsewhere install what they call: ${packages[*]}; and a Python >=3.12."
   mkdir -p .setup
+  exec 8>&2           # a step's output goes to the log, an interrupted step's last words here
   exec 9>.setup/lock  # two calls at once: the second waits and finds all done
   flock 9
-  trap 'echo; fail "interrupted; the next call goes on"' INT TERM
+  trap '{ echo; fail "interrupted; the next call begins again"; } >&8 2>&8' INT TERM
 
   local missing python=.venv/bin/python
   mapfile -t missing < <(missing_packages)

@@ -19,13 +19,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from dnsfw.errors import SetupError
+
 type Message = dict[str, Any]
 
 # Where `python -m dnsfw.playground.…` finds this package: the repository, or site-packages.
 PACKAGE_ROOT = Path(__file__).parents[2]
 
 
-class PlaygroundError(Exception):
+class PlaygroundError(SetupError):
     """The playground itself failed; what its process said is in the text."""
 
 

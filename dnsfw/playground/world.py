@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,17 +97,17 @@ class Playground:
         command: Sequence[str],
         *,
         stdin: str = "",
-        environ: Mapping[str, str] | None = None,
+        cwd: str | None = None,
         timeout: float = 30.0,
     ) -> subprocess.CompletedProcess[str]:
-        """Run to the end on the laptop; `environ` is added to our own. Raises subprocess.TimeoutExpired."""
+        """Run to the end on the laptop. Raises subprocess.TimeoutExpired."""
         process = self.popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, **(environ or {})},
+            cwd=cwd,
         )
         with process:
             try:

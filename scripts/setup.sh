@@ -11,8 +11,9 @@ cd "$(dirname "$0")/.."
 packages=(
   python3-bpfcc            # bcc: owners of sockets, by BPF
   nftables iptables        # the ruleset; the queue hand-over where nft lacks `queue`
-  iproute2 conntrack       # namespaces and uplinks; the kernel's table of flows
+  iproute2                 # interfaces, addresses and routes of namespaces
   openssl                  # certificates of the demo's little internet
+  curl                     # the tests' web client
   gcc libc6-dev            # NetfilterQueue compiles, against
   libnetfilter-queue-dev libnfnetlink-dev
 )

@@ -7,7 +7,8 @@ path that no rule opened ends in DENY with the most precise reason there is.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 
 from policy import paths
 from policy.index import Index, Policy
@@ -73,17 +74,21 @@ def _query(policy: Policy, query: Query, owner: Owner | None) -> Decision:
 
 @dataclass(frozen=True, slots=True)
 class _Destination:
-    """Where a subject goes, and `miss`: why a rule that names that place still doesn't match, None if it does."""
+    """Where a subject goes, and `miss`: why a rule that names that place still doesn't match, None if it does.
+
+    `path` is None for a flow, which has none that could be seen.
+    """
 
     address: Address
     names: Sequence[str]
     miss: Miss
+    path: str | None = None
 
     def candidates(self, index: Index) -> Iterator[tuple[Rule, str | None]]:
         for rule in index.by_address(self.address):
             yield rule, None
         for name in self.names:
-            for rule in index.by_name(name):
+            for rule in index.by_name(name) if self.path is None else index.by_url(name, self.path):
                 yield rule, name
 
     def matches(self, index: Index) -> Iterator[tuple[Rule, str | None]]:
@@ -92,7 +97,8 @@ class _Destination:
     def refusal(self, index: Index) -> Decision:
         """Deny, with the miss that came nearest."""
         nearest = _refusal(Reason.NO_RULE if self.names else Reason.NO_BINDING)
-        for rule, name in self.candidates(index):
+        sites = replace(self, path=None).candidates(index) if self.path else ()
+        for rule, name in chain(self.candidates(index), sites):
             reason = self.miss(rule)
             if reason is not None and _NEARNESS[reason] > _NEARNESS[nearest.reason]:
                 nearest = Decision(Action.DENY, reason, rule, name)
@@ -147,7 +153,7 @@ def _request(policy: Policy, request: Request, owner: Owner | None, names: Seque
     if host not in {request.flow.dst, *names}:
         return _refusal(Reason.NO_BINDING)
     bound = (host,) if isinstance(host, str) else ()
-    destination = _Destination(request.flow.dst, bound, lambda rule: _request_miss(rule, request, path, owner))
+    destination = _Destination(request.flow.dst, bound, lambda rule: _request_miss(rule, request, path, owner), path)
     for rule, name in destination.matches(policy.denies):
         return Decision(Action.DENY, Reason.DENY_RULE, rule, name)
     for rule, name in destination.matches(policy.allows):

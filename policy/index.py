@@ -1,56 +1,110 @@
 """A policy, and the way from a destination to the rules that name it without asking each.
 
-Law: an index only narrows. What it hands out names the destination, and it hands out all that do; ports, owners and
-paths are the decision's business.
+Law: an index only narrows. What it hands out names the destination, and no rule that could decide is left out; ports,
+owners and methods are the decision's business.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from policy.names import Pattern, suffixes
+from policy.paths import stems
 from policy.rules import Rule
 from policy.values import Action, Address, Network
+
+
+class _Shelf:
+    """The rules of one host pattern.
+
+    `sites` holds what a query or a flow can tell apart: of URL rules that differ in path or method alone, the first.
+    """
+
+    def __init__(self) -> None:
+        self.sites: list[Rule] = []
+        self._urls: dict[str, list[Rule]] = {}  # by their path's stem
+        self._plain: list[Rule] = []
+        self._faces: set[Hashable] = set()
+
+    def add(self, rule: Rule) -> None:
+        if rule.url is None:
+            self._plain.append(rule)
+            self.sites.append(rule)
+            return
+        self._urls.setdefault(rule.url.path.stem, []).append(rule)
+        face = (rule.ports, rule.who, rule.flags)
+        if face not in self._faces:
+            self._faces.add(face)
+            self.sites.append(rule)
+
+    def at(self, path: str) -> Iterator[Rule]:
+        """The rules that may match a request for this canonical path."""
+        yield from self._plain
+        for stem in stems(path):
+            yield from self._urls.get(stem, ())
 
 
 class Index:
     """Rules by the name or the network they speak of."""
 
     def __init__(self, rules: Iterable[Rule]) -> None:
-        self._exact: dict[str, list[Rule]] = defaultdict(list)
-        self._below: dict[str, list[Rule]] = defaultdict(list)  # by base: `*.base`
-        self._globs: dict[str, list[Rule]] = defaultdict(list)  # by base: `derp*.base`
+        self._exact: dict[str, _Shelf] = {}
+        self._below: dict[str, _Shelf] = {}  # by base: `*.base`
+        self._globs: dict[str, dict[str, dict[Pattern, _Shelf]]] = {}  # by base, then the label's literal start
         self._networks: dict[tuple[int, int], dict[int, list[Rule]]] = {}  # by version and host bits, then prefix
         for rule in rules:
-            self._add(rule, rule.destination)
+            if isinstance(rule.destination, Pattern):
+                self._shelf(rule.destination).add(rule)
+            else:
+                self._add_network(rule, rule.destination)
 
-    def _add(self, rule: Rule, destination: Pattern | Network) -> None:
-        if not isinstance(destination, Pattern):
-            bits = destination.max_prefixlen - destination.prefixlen
-            table = self._networks.setdefault((destination.version, bits), {})
-            table.setdefault(int(destination.network_address) >> bits, []).append(rule)
-        elif destination.label:
-            self._globs[destination.base].append(rule)
-        else:
-            (self._below if destination.deep else self._exact)[destination.base].append(rule)
+    def _shelf(self, host: Pattern) -> _Shelf:
+        if host.label:
+            start = host.label.partition("*")[0]
+            return self._globs.setdefault(host.base, {}).setdefault(start, {}).setdefault(host, _Shelf())
+        table = self._below if host.deep else self._exact
+        return table.setdefault(host.base, _Shelf())
+
+    def _add_network(self, rule: Rule, network: Network) -> None:
+        bits = network.max_prefixlen - network.prefixlen
+        table = self._networks.setdefault((network.version, bits), {})
+        table.setdefault(int(network.network_address) >> bits, []).append(rule)
 
     def by_name(self, name: str) -> Iterator[Rule]:
-        """Every rule whose host matches this canonical name: one look-up a label, however many rules there are."""
-        yield from self._exact.get(name, ())
-        for above in suffixes(name):
-            yield from self._below.get(above, ())
-            for rule in self._globs.get(above, ()):
-                if isinstance(rule.destination, Pattern) and rule.destination.matches(name):
-                    yield rule
+        """The rules that a query for, or a flow to, this canonical name can meet."""
+        for shelf in self._shelves(name):
+            yield from shelf.sites
+
+    def by_url(self, name: str, path: str) -> Iterator[Rule]:
+        """The rules that a request for this canonical path of this canonical name can meet."""
+        for shelf in self._shelves(name):
+            yield from shelf.at(path)
+
+    def _shelves(self, name: str) -> Iterator[_Shelf]:
+        """One look-up a label, and one a character where labels have patterns, however many rules there are."""
+        if name in self._exact:
+            yield self._exact[name]
+        for base in suffixes(name):
+            if base in self._below:
+                yield self._below[base]
+            if base in self._globs:
+                yield from _glob_shelves(self._globs[base], name, base)
 
     def by_address(self, address: Address) -> Iterator[Rule]:
-        """Every rule whose network holds the address: one look-up a prefix length in use."""
+        """The rules whose network holds the address: one look-up a prefix length in use."""
         number, version = int(address), address.version
         for (family, bits), table in self._networks.items():
             if family == version:
                 yield from table.get(number >> bits, ())
+
+
+def _glob_shelves(starts: dict[str, dict[Pattern, _Shelf]], name: str, base: str) -> Iterator[_Shelf]:
+    label = name[: -len(base) - 1].rpartition(".")[2]
+    for end in range(len(label) + 1):
+        for pattern, shelf in starts.get(label[:end], {}).items():
+            if pattern.matches(name):
+                yield shelf
 
 
 @dataclass(frozen=True, slots=True)

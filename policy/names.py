@@ -76,8 +76,8 @@ def suffixes(name: str) -> Iterator[str]:
         dot = name.find(".", dot + 1)
 
 
-def glob(text: str, gap: str = ".*") -> str:
-    """A regular expression's source for `text`, in which each `*` is `gap`.
+def glob(text: str) -> str:
+    """A regular expression's source for `text`, in which each `*` is any run of characters.
 
     Atomic groups settle each piece at its first place, as in fnmatch: no backtracking, whatever the attacker sends.
     """
@@ -85,8 +85,8 @@ def glob(text: str, gap: str = ".*") -> str:
     if not pieces:
         return re.escape(head)
     *middle, tail = pieces
-    lazily = (f"(?>{gap}?{re.escape(piece)})" for piece in middle if piece)
-    return re.escape(head) + "".join(lazily) + gap + re.escape(tail)
+    lazily = (f"(?>.*?{re.escape(piece)})" for piece in middle if piece)
+    return re.escape(head) + "".join(lazily) + ".*" + re.escape(tail)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +100,10 @@ class Pattern:
     base: str
     label: str = ""
     deep: bool = False
-    _label: re.Pattern[str] = field(init=False, repr=False, compare=False)
+    _label: re.Pattern[str] | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_label", re.compile(glob(self.label)))
+        object.__setattr__(self, "_label", re.compile(glob(self.label)) if self.label else None)
 
     def matches(self, name: str) -> bool:
         """Does this canonical name belong to the set?"""
@@ -112,7 +112,7 @@ class Pattern:
         if not name.endswith(f".{self.base}"):
             return False
         above = name[: -len(self.base) - 1]
-        if not self.label:
+        if self._label is None:
             return self.deep
         rest, _, first = above.rpartition(".")
         return bool(rest) == self.deep and self._label.fullmatch(first) is not None

@@ -7,6 +7,7 @@ guesses. Case counts, the query doesn't belong here.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from policy.names import glob
@@ -58,20 +59,47 @@ class PathPattern:
     within a segment any part of it."""
 
     text: str
-    _regex: re.Pattern[str] = field(init=False, repr=False, compare=False)
+    _segments: tuple[str | re.Pattern[str], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        *middle, last = self.text.split("/")
-        segments = ["[^/]+" if segment == "*" else glob(segment, "[^/]*") for segment in middle]
-        segments.append(".*" if last == "*" else glob(last, "[^/]*"))
-        object.__setattr__(self, "_regex", re.compile("/".join(segments)))
+        object.__setattr__(self, "_segments", tuple(map(_segment, self.text.split("/"))))
+
+    @property
+    def stem(self) -> str:
+        """The literal segments that every path in the set begins with, without a slash at the end."""
+        return self.text.partition("*")[0].rpartition("/")[0] if "*" in self.text else self.text.rstrip("/")
 
     def matches(self, path: str) -> bool:
         """Is this canonical path in the set?"""
-        return self._regex.fullmatch(path) is not None
+        segments = path.split("/")
+        wanted = self._segments
+        if wanted[-1] == "*" and len(segments) >= len(wanted):
+            wanted = wanted[:-1]
+        elif len(segments) != len(wanted):
+            return False
+        return all(map(_fits, wanted, segments))
 
     def __str__(self) -> str:
         return self.text
+
+
+def _segment(text: str) -> str | re.Pattern[str]:
+    return text if text == "*" or "*" not in text else re.compile(glob(text))
+
+
+def _fits(wanted: str | re.Pattern[str], segment: str) -> bool:
+    if isinstance(wanted, str):
+        return segment == wanted or (wanted == "*" and segment != "")
+    return wanted.fullmatch(segment) is not None
+
+
+def stems(path: str) -> Iterator[str]:
+    """Every stem that a pattern holding this canonical path can have, longest first: `/a/b`, `/a` and ``."""
+    path = path.rstrip("/")
+    while path:
+        yield path
+        path = path.rpartition("/")[0]
+    yield ""
 
 
 def pattern(text: str) -> PathPattern:

@@ -25,7 +25,7 @@ types: setup  ## mypy, strict
 	@$(BIN)/mypy
 
 layers: setup  ## rooms import policy and nothing of each other
-	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-logo
 
 bench:  ## the figures, guarded against unguarded in one run
 	@scripts/setup.sh bench

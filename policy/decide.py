@@ -7,6 +7,7 @@ path that no rule opened ends in DENY with the most precise reason there is.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -183,10 +184,10 @@ def _host(request: Request) -> Address | str:
         rest = colon + port
     if rest not in {"", f":{request.flow.dport}"}:
         raise ValueError(f"the host's port is not the connection's: {request.host!r}")
-    try:
-        return address(host.removeprefix("["))
-    except ValueError:
-        return canonical(host)
+    if bracket or host[-1:].isdigit():
+        with suppress(ValueError):
+            return address(host.removeprefix("["))
+    return canonical(host)
 
 
 def _refusal(reason: Reason) -> Decision:

@@ -29,8 +29,9 @@ LINE = Grammar(
     deny       = "!"
     dns        = resolve host
     resolve    = "dns:"
-    url        = (methods gap)? scheme "://" host ports? path
-    below      = (methods gap)? path
+    url        = verbs? scheme "://" host ports? path
+    below      = verbs? path
+    verbs      = methods gap
     address    = (network6 / bracketed / network4) transport?
     site       = host transport?
 
@@ -42,20 +43,20 @@ LINE = Grammar(
     path       = ~r"/[^\s#?\"`\[\]]*"
     methods    = ~r"\*(?=[\s\]])|[A-Z]+(?:\|[A-Z]+)*(?=[\s\]])"
 
-    network4   = ~r"\d{1,3}(?:\.\d{1,3}){3}(?:/\d{1,2})?(?![\w.*-])"
-    network6   = ~r"(?=[0-9A-Fa-f]*:[0-9A-Fa-f]*:)[0-9A-Fa-f:.]+(?:/\d{1,3})?(?![\w.*:-])"
-    bracketed  = ~r"\[[0-9A-Fa-f:.]+(?:/\d{1,3})?\]"
+    network4   = ~r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?:/[0-9]{1,2})?(?![\w.*-])"
+    network6   = ~r"(?=[0-9A-Fa-f]*:[0-9A-Fa-f]*:)[0-9A-Fa-f:.]+(?:/[0-9]{1,3})?(?![\w.*:-])"
+    bracketed  = ~r"\[[0-9A-Fa-f:.]+(?:/[0-9]{1,3})?\]"
 
     transport  = icmp / (ports proto?)
     icmp       = ~r"/icmp\b"
-    ports      = ~r":(?:\*|\d{1,5}(?:\|\d{1,5})*)(?![\w|*:])"
+    ports      = ~r":(?:\*|[0-9]{1,5}(?:\|[0-9]{1,5})*)(?![\w|*:])"
     proto      = ~r"/(?:tcp|udp)\b"
 
     more       = (gap option)*
     options    = option more
     option     = attribute / within / flag
     attribute  = key "=" value
-    key        = ~r"(?:exe|arg(?:\[\d{1,4}\])?|user|cgroup|image|step|action)(?==)"
+    key        = ~r"(?:exe|arg(?:\[[0-9]{1,4}\])?|user|cgroup|image|step|action)(?==)"
     value      = quoted / backticked / bare
     quoted     = ~r"\"[^\"]+\""
     backticked = ~r"`[^`]+`"

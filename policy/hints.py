@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from difflib import get_close_matches
 
-from policy.build import LineError
+from policy.line import LineError
 from policy.rules import Flag, Key
 
 _WORDS = [f"{key}=" for key in Key] + list(Flag) + ["within="]

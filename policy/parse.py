@@ -13,11 +13,12 @@ from types import MappingProxyType
 from parsimonious.exceptions import ParseError
 from parsimonious.nodes import Node
 
-from policy.build import LineError, Terms, Token, UidOf, header, rule
+from policy.build import NO_TERMS, Terms, header, rule
 from policy.errors import PolicyInvalid, PolicySyntaxError
 from policy.grammar import LINE
 from policy.hints import explain
 from policy.index import Policy
+from policy.line import LineError, Token, UidOf
 from policy.rules import Rule, Source
 
 TEXT_LIMIT = 4 << 20  # characters, in each file
@@ -78,7 +79,7 @@ class _Reader:
     def read(self, text: str | bytes, file: str) -> None:
         decoded = self._decode(text, file)
         self._open.append(file)
-        above: Terms | None = Terms()
+        above: Terms | None = NO_TERMS
         for number, line in enumerate(decoded.removeprefix("\ufeff").split("\n"), start=1):
             source = Source(file, number, 1, line.removesuffix("\r"))
             try:

@@ -80,8 +80,8 @@ def start(command: Command) -> int:
     """Fork the command's PID 1; its pid here. That process ends with the command's exit status."""
     with namespaces.children_in_new_pid_namespace():
         pid = os.fork()
-    if pid == 0:
-        _in_child(command)
+        if pid == 0:
+            _in_child(command)
     return pid
 
 
@@ -112,7 +112,8 @@ def _arrange_mounts(command: Command) -> None:
     for path in (*_HIDDEN, *(path.format(uid=command.user.uid) for path in _HIDDEN_OF_USER)):
         _hide(path)
     for path in (*_READ_ONLY, str(command.cgroup.parent)):
-        namespaces.bind_read_only(path)
+        if Path(path).exists():
+            namespaces.bind_read_only(path)
 
 
 def _hide(path: str) -> None:

@@ -78,7 +78,8 @@ class Engine:
         with nullcontext() if place.network is None else place.network.entered():
             diag = stack.enter_context(SockDiag())
             self._listeners = _listen()
-            stack.callback(self._listeners.close)
+            for listener in (*self._listeners.udp, *self._listeners.tcp):
+                stack.enter_context(listener)
             self._queue = stack.enter_context(Queue(QUEUE, self._judge, self._fault, self._malformed))
         attached = stack.enter_context(_finish(loading))
         attached.watch(self._listeners.port)

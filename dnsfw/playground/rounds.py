@@ -60,14 +60,14 @@ class Package:
 
     def unguarded(self) -> Round:
         """As any dependency runs today. Raises SetupError."""
-        return self._round(self._as_user(_USUAL_CAPABILITIES))
+        return self.round(self.as_user(_USUAL_CAPABILITIES))
 
     def guarded(self) -> Round:
         """Under `dnsfw run`, started as sudo would start it. Raises SetupError."""
         sudo = ["env", f"SUDO_UID={self._uid}", f"SUDO_GID={self._uid}"]
-        return self._round([*sudo, *self._world.dnsfw("run", "--policy", str(POLICY), "--")])
+        return self.round([*sudo, *self._world.dnsfw("run", "--policy", str(POLICY), "--")])
 
-    def _round(self, prefix: Sequence[str]) -> Round:
+    def round(self, prefix: Sequence[str]) -> Round:
         tokens = {way.id: secrets.token_hex(8) for way in (*NEEDS, *WAYS)}
         helper = str(self._world.directory / HELPER_SOCKET)
         errand = {"tokens": tokens, "authority": str(self._world.authority), "helper": helper}
@@ -90,7 +90,7 @@ class Package:
             attempts[way] = Attempt(tuple(arrived), str(one["ended"]), float(str(one["seconds"])))
         return attempts
 
-    def _as_user(self, capabilities: str = "") -> list[str]:
+    def as_user(self, capabilities: str = "") -> list[str]:
         user = ["setpriv", f"--reuid={self._uid}", f"--regid={self._uid}", "--clear-groups"]
         extra = [f"--inh-caps={capabilities}", f"--ambient-caps={capabilities}"] if capabilities else []
         return [*user, *extra]
@@ -99,7 +99,7 @@ class Package:
         """Ours may lie in root's home, where the user can't reach it; then the system's does."""
         system = shutil.which("python3", path="/usr/local/bin:/usr/bin:/bin")
         for python in filter(None, (sys.executable, system)):
-            if self._world.run([*self._as_user(), python, "-c", _OLD]).returncode == 0:
+            if self._world.run([*self.as_user(), python, "-c", _OLD]).returncode == 0:
                 return python
         raise SetupError(f"User {self._uid} can start no Python >=3.10.", "Install the package python3.")
 

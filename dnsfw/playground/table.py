@@ -6,7 +6,9 @@ Law: rendering only, by rich, which is loaded for the demo alone.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from statistics import median
 
+from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -17,7 +19,7 @@ from dnsfw.playground.verdicts import Line, Report, Verdict
 _SHOWN = {
     Verdict.CLOSED: Text("closed", "green"),
     Verdict.OPEN: Text("OPEN", "bold red"),
-    Verdict.KNOWN_OPEN: Text("open (known)", "yellow"),
+    Verdict.KNOWN_OPEN: Text("open*", "yellow"),
     Verdict.NO_WAY: Text("-", "dim"),
     Verdict.WORKS: Text("works", "green"),
     Verdict.BROKEN: Text("BROKEN", "bold red"),
@@ -36,11 +38,10 @@ def render(report: Report) -> RenderableType:
 
 
 def _table(report: Report) -> Table:
-    table = Table(expand=False, pad_edge=False)
-    table.add_column("What is tried")
-    table.add_column("Unguarded")
-    table.add_column("Under dnsfw run")
-    table.add_column("What the program saw, guarded")
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("Way")
+    for heading in ("Unguarded", "dnsfw run", "Program told"):
+        table.add_column(heading, no_wrap=True)
     _add_group(table, "The honest build", report.build)
     for title, lines in report.groups.items():
         _add_group(table, title, lines)
@@ -48,25 +49,19 @@ def _table(report: Report) -> Table:
 
 
 def _add_group(table: Table, title: str, lines: Iterable[Line]) -> None:
-    table.add_section()
     table.add_row(Text(title, "bold"))
     for line in lines:
-        table.add_row(f"  {line.way.title}", _unguarded(line), _SHOWN[line.verdict], Text(_seen(line.guarded), "dim"))
+        table.add_row(f" {line.way.title}", _unguarded(line), _SHOWN[line.verdict], Text(_seen(line.guarded), "dim"))
 
 
 def _unguarded(line: Line) -> Text:
     if line.verdict in {Verdict.WORKS, Verdict.BROKEN}:
-        return Text("works" if line.unguarded.arrived else "BROKEN")
-    return Text("gets through" if line.unguarded.arrived else "no way here", "" if line.unguarded.arrived else "dim")
+        return Text("works" if line.unguarded.arrived else "broken")
+    return Text("through" if line.unguarded.arrived else "no way", "" if line.unguarded.arrived else "dim")
 
 
 def _seen(attempt: Attempt) -> str:
-    said = attempt.ended.split(": ", 1)[-1] or "no error"
-    return f"{said[:48]}, {_duration(attempt.seconds)}"
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds * 1000:.1f} ms" if seconds < 0.1 else f"{seconds:.1f} s"
+    return attempt.ended or "no error"
 
 
 def _notes(report: Report) -> list[Text]:
@@ -75,17 +70,27 @@ def _notes(report: Report) -> list[Text]:
     for line in report.ways:
         if line.verdict is Verdict.KNOWN_OPEN:
             reasons.setdefault(line.way.open_until, []).append(line.way.title)
-    return [Text(f"open (known): {'; '.join(titles)}: {reason}.", "yellow") for reason, titles in reasons.items()]
+    return [Text(f"* {'; '.join(titles)}: {reason}.", "yellow") for reason, titles in reasons.items()]
 
 
 def _conclusion(report: Report) -> Text:
     tried, through = len(report.ways), sum(bool(line.unguarded.arrived) for line in report.ways)
-    counts = f"{tried} ways out: {through} get through unguarded; of those dnsfw closed {report.count(Verdict.CLOSED)}"
     known, surprises = report.count(Verdict.KNOWN_OPEN), report.count(Verdict.OPEN)
-    build = (
-        "The build works." if all(line.verdict is Verdict.WORKS for line in report.build) else "THE BUILD IS BROKEN."
+    works = all(line.verdict is Verdict.WORKS for line in report.build)
+    sentences = (
+        f"Of {tried} ways out {through} get through unguarded; dnsfw closed {report.count(Verdict.CLOSED)} of them.",
+        f"{surprises} got through unexpectedly, {known} as known.",
+        "The honest build works." if works else "THE HONEST BUILD IS BROKEN.",
+        _promptness(report),
     )
-    open_ones = f", {known} are open and known to be" if known else ""
-    return Text(
-        f"\n{counts}{open_ones}, {surprises} got through unexpectedly. {build}", "bold" if report.good else "bold red"
+    return Text("\n" + " ".join(filter(None, sentences)), "bold" if report.good else "bold red")
+
+
+def _promptness(report: Report) -> str:
+    """A program that is refused should fail at once, not hang."""
+    refused = [line.guarded.seconds for line in report.ways if line.verdict is Verdict.CLOSED and line.guarded.ended]
+    if not refused:
+        return ""
+    return (
+        f"Refused programs were told so after {median(refused) * 1000:.1f} ms (median), {max(refused):.1f} s at most."
     )

@@ -113,7 +113,7 @@ class Playground:
             try:
                 out, err = process.communicate(stdin, timeout)
             except subprocess.TimeoutExpired:
-                process.terminate()  # a guard puts things back before it goes
+                _stop(process)
                 raise
         return subprocess.CompletedProcess(list(command), process.returncode, out, err)
 
@@ -165,6 +165,15 @@ class Playground:
         (self.directory / "resolv.conf").write_text(f"nameserver {resolver}\n", encoding="ascii")
         (self.directory / "hosts").write_text("127.0.0.1 localhost\n::1 localhost\n", encoding="ascii")
         (self.directory / "nsswitch.conf").write_text("hosts: files dns\n", encoding="ascii")
+
+
+def _stop(process: subprocess.Popen[Any]) -> None:
+    """SIGTERM first: a guard puts things back before it goes."""
+    process.terminate()
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        process.kill()
 
 
 def _read_terminal(terminal: IO[bytes], deadline: float) -> bytes:

@@ -135,7 +135,7 @@ def marked(loot: Loot) -> None:
 WAYS = (
     Way("tcp4", "TCP to a bare IPv4 address", (22,), tcp_v4),
     Way("tcp6", "TCP to a bare IPv6 address", (22,), tcp_v6),
-    Way("tcp-mapped", "TCP to an IPv4 address from an IPv6 socket", (24,), tcp_mapped),
+    Way("tcp-mapped", "TCP to IPv4 from an IPv6 socket", (24,), tcp_mapped),
     Way("tcp-other-port", "another port of an allowed address", (22,), other_port),
     Way("tcp-syn-data", "data inside the SYN (TCP Fast Open)", (22,), in_the_syn),
     Way("tcp-multipath", "Multipath TCP", (24,), multipath),
@@ -143,10 +143,10 @@ WAYS = (
     Way("udp4", "UDP to a bare IPv4 address", (22,), udp_v4),
     Way("udp6", "UDP to a bare IPv6 address", (22,), udp_v6),
     Way("udp-connected", "UDP from a connected socket", (22, 23), udp_connected),
-    Way("udp-443", "UDP port 443 (as QUIC) of an allowed address", (22,), udp_443),
+    Way("udp-443", "UDP 443 (as QUIC) of an allowed address", (22,), udp_443),
     Way("udp-123", "UDP port 123 (as NTP)", (22,), udp_123),
     Way("udp-fragments", "a datagram in fragments", (24,), fragments),
     Way("udp-lite", "UDP-Lite", (24,), udp_lite),
     Way("bind-to-device", "a socket bound to the interface", (24,), bound_to_the_device),
-    Way("so-mark", "own packet marks (SO_MARK), 1,020 of them", (24,), marked),
+    Way("so-mark", "own packet marks, 1,020 of them", (24,), marked),
 )

@@ -155,13 +155,13 @@ def outlive(loot: Loot) -> None:
 _HELPERS = "only the sockets of known helpers (container engines, session buses) are hidden so far"
 
 WAYS = (
-    Way("open-doors", "a question to every local port that is listened on", (25,), every_open_door),
+    Way("open-doors", "a question to every local port in use", (25,), every_open_door),
     Way("proxy-loopback", "a proxy on the machine's loopback", (22,), loopback_proxy),
     Way("proxy-address", "a proxy at the machine's own address", (22,), laptop_proxy),
-    Way("helper-abstract", "a helper outside, by abstract Unix socket", (28,), abstract_helper),
-    Way("helper-path", "an unknown helper outside, by Unix socket path", (28,), helper_by_path, _HELPERS),
+    Way("helper-abstract", "a helper outside, by abstract socket", (28,), abstract_helper),
+    Way("helper-path", "an unknown helper outside, by socket path", (28,), helper_by_path, _HELPERS),
     Way("inherited", "a socket that the guard left open", (25,), inherited_socket),
-    Way("user-namespace", "root in a user and network namespace of its own", (28,), own_user_namespace),
+    Way("user-namespace", "root in a user namespace of its own", (28,), own_user_namespace),
     Way("other-namespace", "another process's network namespace", (28,), foreign_network_namespace),
-    Way("outlive", "a daemon that outlives the guarded command", (30,), outlive),
+    Way("outlive", "a daemon that outlives the command", (30,), outlive),
 )

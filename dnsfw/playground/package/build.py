@@ -38,8 +38,8 @@ def wildcard_v6(loot: Loot) -> None:
 
 
 NEEDS = (
-    Way("build-allowed4", f"fetch https://{atlas.ALLOWED_NAME}/ over IPv4", (), allowed_v4),
-    Way("build-allowed6", f"fetch https://{atlas.ALLOWED_NAME}/ over IPv6", (), allowed_v6),
-    Way("build-wildcard4", f"fetch https://{atlas.SHARED_NAME}/ over IPv4", (), wildcard_v4),
-    Way("build-wildcard6", f"fetch https://{atlas.SHARED_NAME}/ over IPv6", (), wildcard_v6),
+    Way("build-allowed4", f"https://{atlas.ALLOWED_NAME}/ over IPv4", (), allowed_v4),
+    Way("build-allowed6", f"https://{atlas.ALLOWED_NAME}/ over IPv6", (), allowed_v6),
+    Way("build-wildcard4", f"https://{atlas.SHARED_NAME}/ over IPv4", (), wildcard_v4),
+    Way("build-wildcard6", f"https://{atlas.SHARED_NAME}/ over IPv6", (), wildcard_v6),
 )

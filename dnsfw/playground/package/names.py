@@ -124,10 +124,10 @@ def multicast(loot: Loot) -> None:
 
 
 WAYS = (
-    Way("dns-tunnel", "DNS tunnel: the message is a name, asked of the system's resolver", (16,), tunnel),
+    Way("dns-tunnel", "a name that is the message, to the resolver", (16,), tunnel),
     Way(
         "dns-tunnel-wildcard",
-        "DNS tunnel under an allowed wildcard",
+        "the same under an allowed wildcard",
         (16,),
         tunnel_in_wildcard,
         "the policy allows these names; budgets for names under a wildcard are not built yet",
@@ -136,13 +136,13 @@ WAYS = (
     Way("dns-foreign-udp6", "the attacker's resolver over UDP, IPv6", (20,), foreign_udp_v6),
     Way("dns-foreign-tcp4", "the attacker's resolver over TCP, IPv4", (20,), foreign_tcp),
     Way("dns-foreign-tcp6", "the attacker's resolver over TCP, IPv6", (20,), foreign_tcp_v6),
-    Way("dns-behind", "a denied question behind an allowed one, in one TCP segment", (19,), behind_an_allowed_question),
+    Way("dns-behind", "a denied question behind an allowed one", (19,), behind_an_allowed_question),
     Way("dns-second", "a second question in one message", (17,), second_question),
     Way("dns-trailing", "bytes after an allowed question", (17,), after_the_question),
-    Way("dns-option", "an EDNS option of an allowed question", (17,), option_of_an_allowed_question),
+    Way("dns-option", "an option of an allowed question", (17,), option_of_an_allowed_question),
     Way("dns-answer", "a question disguised as an answer", (6, 17), disguised_as_an_answer),
     Way("dns-not-udp", "no DNS at all, to UDP port 53", (17, 20), not_dns_at_all_udp),
     Way("dns-not-tcp", "no DNS at all, to TCP port 53", (17, 20), not_dns_at_all),
-    Way("dns-tls", "DNS over TLS to the attacker's resolver", (20,), over_tls),
+    Way("dns-tls", "DNS over TLS", (20,), over_tls),
     Way("dns-multicast", "multicast DNS, IPv4 and IPv6", (20,), multicast),
 )

@@ -5,6 +5,7 @@ Law: one function a way. Headers are made by hand; checksums that nobody checks 
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 from pathlib import Path
@@ -90,14 +91,14 @@ def _router() -> tuple[bytes, str]:
     for line in Path("/proc/net/arp").read_text(encoding="ascii").splitlines()[1:]:
         _, _, _, hardware, _, device = line.split()
         return bytes.fromhex(hardware.replace(":", "")), device
-    raise OSError("no neighbour is known yet")
+    raise OSError(errno.EHOSTUNREACH, "no neighbour is known yet")
 
 
 WAYS = (
-    Way("ping4", "ping tunnel: a message in an echo request, IPv4", (24,), ping),
+    Way("ping4", "ping tunnel, IPv4", (24,), ping),
     Way("ping6", "ping tunnel, IPv6", (24,), ping_v6),
     Way("raw-icmp", "ping tunnel through a raw socket", (24,), raw_icmp),
-    Way("raw-udp", "a hand-made UDP packet through a raw socket", (24,), raw_datagram),
-    Way("raw-protocols", "SCTP, GRE, IP-in-IP, ESP and an experimental protocol, raw", (24,), raw_protocols),
+    Way("raw-udp", "hand-made UDP through a raw socket", (24,), raw_datagram),
+    Way("raw-protocols", "SCTP, GRE, IP-in-IP, ESP and others, raw", (24,), raw_protocols),
     Way("frame", "an Ethernet frame through a packet socket", (24,), frame),
 )

@@ -16,7 +16,7 @@ import socket
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
@@ -47,10 +47,12 @@ class Attached:
     programs: Map
     watched: Map
     _descriptors: ExitStack
+    watched_ports: set[int] = field(default_factory=set)
 
     def watch(self, port: int) -> None:
         """Own packets to this port too, as the listener on it sees them: after redirection."""
         self.watched.put(records.PORT.pack(port), b"\1")
+        self.watched_ports.add(port)
 
     def close(self) -> None:
         """Detach everything."""

@@ -14,7 +14,7 @@
 #define TCP 6
 #define UDP 17
 #define LOOPBACK 1               /* the loopback's interface index, in every network namespace */
-#define REFRESH_NS 250000000ull  /* a record is written anew no oftener, if nothing changed */
+#define REFRESH_NS (CONTEST_NS / 4) /* a record is written anew no oftener, if nothing changed */
 #define PATH_STEPS 48            /* directories and mounts between a file and the root */
 
 BPF_TABLE("lru_hash", struct flow_key, struct owner, flows, 32768);
@@ -112,9 +112,9 @@ static inline int still_true(struct owner *before, struct owner *now) {
          before->uid == now->uid && before->cgroup == now->cgroup && now->used_ns - before->used_ns < REFRESH_NS;
 }
 
-/* Describe the current process as the owner of a socket. */
-static inline void own(struct owner *owner, u64 cookie) {
-  u64 task = bpf_get_current_task();
+/* Describe the current process as the owner of the socket of a context. */
+static inline void own(struct owner *owner, struct bpf_sock_addr *ctx) {
+  u64 task = bpf_get_current_task(), cookie = bpf_get_socket_cookie(ctx);
 
   owner->process.tgid = bpf_get_current_pid_tgid() >> 32;
   owner->process.start_ns = FOLLOW(FOLLOW(task, TASK_LEADER), TASK_START);
@@ -122,6 +122,7 @@ static inline void own(struct owner *owner, u64 cookie) {
   owner->cookie = cookie;
   owner->used_ns = bpf_ktime_get_ns();
   owner->cgroup = bpf_get_current_cgroup_id();
+  owner->netns = bpf_get_netns_cookie(ctx);
   owner->uid = bpf_get_current_uid_gid();
   bpf_get_current_comm(owner->comm, sizeof(owner->comm));
   if (still_true(sockets.lookup(&cookie), owner))
@@ -131,14 +132,23 @@ static inline void own(struct owner *owner, u64 cookie) {
   sockets.update(&cookie, owner);
 }
 
-/* The newest user of a flow owns it, unless another process used another socket for the same flow just now. */
+/* Whether another process used another socket for the same flow just now. One network namespace never has two TCP
+ * sockets of one tuple; UDP sockets can share a port, and a namespace of somebody's own can repeat any tuple. */
+static inline int contested(struct flow_key *flow, struct owner *before, struct owner *owner) {
+  if (before->cookie == owner->cookie || same_process(&before->process, &owner->process))
+    return 0;
+  if (flow->protocol == TCP && before->netns == owner->netns)
+    return 0;
+  return owner->used_ns - before->used_ns < CONTEST_NS;
+}
+
+/* The newest user of a flow owns it, unless it is contested. */
 static inline void claim(struct flow_key *flow, struct owner *owner) {
   struct owner *before = flows.lookup(flow);
 
   if (still_true(before, owner))
     return;
-  if (before && before->cookie != owner->cookie && !same_process(&before->process, &owner->process) &&
-      owner->used_ns - before->used_ns < CONTEST_NS)
+  if (before && contested(flow, before, owner))
     owner->flags |= FLOW_CONTESTED;
   flows.update(flow, owner);
 }
@@ -159,7 +169,7 @@ static inline void map_ipv4(u8 *address, u32 ipv4) {
 static inline int used(struct bpf_sock_addr *ctx) {
   struct owner owner = {};
 
-  own(&owner, bpf_get_socket_cookie(ctx));
+  own(&owner, ctx);
   return 1;
 }
 
@@ -170,7 +180,7 @@ static inline int sent(struct bpf_sock_addr *ctx, struct flow_key *flow) {
 
   if (!sk)
     return 1;
-  own(&owner, bpf_get_socket_cookie(ctx));
+  own(&owner, ctx);
   flow->source_port = bpf_htons(sk->src_port);
   flow->destination_port = ctx->user_port;
   flow->protocol = ctx->protocol;

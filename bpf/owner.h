@@ -9,7 +9,7 @@
 #define NAME_BYTES 256  /* NAME_MAX and its NUL */
 #define ARGV_BYTES 1024 /* what follows is cut, and said to be */
 
-enum { FLOW_CONTESTED = 1 }; /* two processes claimed one flow at once: nobody owns it */
+enum { FLOW_CONTESTED = 1 }; /* two processes used one flow at once: nobody owns it */
 enum { PROGRAM_EXE = 1, PROGRAM_DELETED = 2, PROGRAM_ARGV = 4, PROGRAM_ARGV_CUT = 8 };
 
 /* A transport tuple as it is on the wire: network byte order, IPv4 as ::ffff:a.b.c.d. The source address is zero
@@ -37,7 +37,8 @@ struct owner {
   u64 cookie;
   u64 used_ns;
   u64 cgroup;
-  u32 uid; /* in the initial user namespace */
+  u64 netns; /* the socket's network namespace, as a cookie */
+  u32 uid;   /* in the initial user namespace */
   u32 flags;
   char comm[16];
 };

@@ -15,11 +15,11 @@ from cachetools import LRUCache
 from bpf import records
 from bpf.cgroup import CgroupPaths
 from bpf.loader import Attached
-from bpf.records import Program, Use
+from bpf.records import Use
 from bpf.sockdiag import SockDiag
 from policy.values import Flow, Owner, Proto
 
-_PROGRAMS = 1024
+_CACHED = 1024
 _NS_PER_S = 10**9
 
 
@@ -41,7 +41,7 @@ class Owners:
     def __init__(self, sources: Sources | None) -> None:
         self._sources = sources
         self._ticks = os.sysconf("SC_CLK_TCK")
-        self._programs: LRUCache[bytes, Program] = LRUCache(_PROGRAMS)
+        self._owners: LRUCache[tuple[bytes, int, int, str], Owner] = LRUCache(_CACHED)
         self.counts: Counter[str] = Counter()
 
     def of(self, flow: Flow) -> Owner | None:
@@ -56,34 +56,39 @@ class Owners:
 
     def _use(self, sources: Sources, flow: Flow) -> Use | None:
         try:
-            if flow.proto == Proto.TCP:
+            if flow.proto == Proto.TCP or flow.dport in sources.attached.watched_ports:
                 return _by_flow(sources, records.flow_key(flow))
             if flow.proto == Proto.UDP:
-                return _by_flow(sources, records.flow_key(flow)) or _udp(sources, flow)
+                return _udp(sources, flow)
         except OSError:
             self.counts["fault"] += 1  # a kernel object failed us: unknown, and visible
         return None
 
     def _owner(self, sources: Sources, use: Use) -> Owner:
-        program = self._program(sources, use)
+        """Cached by the process key, which an exec changes and no other process ever has, and by all that a process
+        may change without an exec: never stale."""
+        key = (use.process, use.cgroup, use.uid, use.comm)
+        owner = self._owners.get(key)
+        if owner is None:
+            owner = self._read_owner(sources, use)
+            if owner.complete:
+                self._owners[key] = owner
+        return owner
+
+    def _read_owner(self, sources: Sources, use: Use) -> Owner:
+        raw = sources.attached.programs.get(use.process)
+        program = records.read_program(raw) if raw else records.UNKNOWN_PROGRAM
         cgroup = sources.cgroups.path(use.cgroup)
         return Owner(
             pid=use.pid,
             start_time=use.start_ns * self._ticks // _NS_PER_S,
             uid=use.uid,
-            exe=program.exe if program else "",
-            argv=program.argv if program else (),
+            exe=program.exe,
+            argv=program.argv,
             cgroup=cgroup,
             comm=use.comm,
-            complete=program is not None and program.complete and cgroup != "",
+            complete=program.complete and cgroup != "",
         )
-
-    def _program(self, sources: Sources, use: Use) -> Program | None:
-        """Cached by process key, which an exec changes and no other process ever has: never stale."""
-        known = self._programs.get(use.process)
-        if known is None and (raw := sources.attached.programs.get(use.process)) is not None:
-            known = self._programs[use.process] = records.read_program(raw)
-        return known
 
 
 def _by_flow(sources: Sources, key: bytes) -> Use | None:

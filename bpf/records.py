@@ -16,7 +16,7 @@ from policy.values import Address, Flow
 
 # Two processes that use different sockets for one flow within this time contest it: longer than a packet waits for
 # its verdict, shorter than ports take to come round.
-CONTEST_NS = 2 * 10**9
+CONTEST_NS = 200_000_000
 
 _V4_MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291 section 2.5.5.2
 _ANY_SOURCE = bytes(16)
@@ -72,6 +72,7 @@ OWNER = Layout(
         ("cookie", "Q"),
         ("used_ns", "Q"),
         ("cgroup", "Q"),
+        ("netns", "Q"),
         ("uid", "I"),
         ("flags", "I"),
         ("comm", "16s"),
@@ -130,6 +131,9 @@ class Program:
     complete: bool
 
 
+UNKNOWN_PROGRAM = Program("", (), 0, complete=False)
+
+
 def flow_key(flow: Flow, *, any_source: bool = False) -> bytes:
     """The key of a flow; with `any_source`, of one whose source address the kernel had not chosen yet."""
     source = _ANY_SOURCE if any_source else _wire(flow.src)
@@ -137,7 +141,7 @@ def flow_key(flow: Flow, *, any_source: bool = False) -> bytes:
 
 
 def read_use(record: bytes) -> Use:
-    process, cookie, used_ns, cgroup, uid, flags, comm = OWNER.format.unpack(record)
+    process, cookie, used_ns, cgroup, _, uid, flags, comm = OWNER.format.unpack(record)
     start_ns, _, pid = PROCESS_KEY.format.unpack(process)
     contested = bool(flags & FlowFlag.CONTESTED)
     return Use(process, pid, start_ns, cookie, used_ns, cgroup, uid, contested, text(comm.partition(b"\0")[0]))

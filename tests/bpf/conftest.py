@@ -31,7 +31,7 @@ table inet bed {{
 }}
 """
 # Every address below is local: packets to them need no second machine.
-_NETWORK = """
+NETWORK = """
 link set lo up
 addr add 10.9.9.1/32 dev lo
 route add local 198.51.100.0/24 dev lo src 10.9.9.1
@@ -215,7 +215,7 @@ def _network_namespace() -> Iterator[int]:
     with Path("/proc/thread-self/ns/net").open() as home:
         os.unshare(os.CLONE_NEWNET)
         try:
-            subprocess.run(["ip", "-batch", "-"], input=_NETWORK, text=True, check=True)
+            subprocess.run(["ip", "-batch", "-"], input=NETWORK, text=True, check=True)
             subprocess.run(["nft", "-f", "-"], input=_RULES, text=True, check=True)
             netns = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         finally:

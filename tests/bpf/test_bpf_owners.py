@@ -15,7 +15,7 @@ import pytest
 from bpf import records
 from bpf.owners import Owners
 from policy.values import Flow, Owner, Proto, address
-from tests.bpf.conftest import RESOLVER_PORT, Bed, Speaker
+from tests.bpf.conftest import NETWORK, RESOLVER_PORT, Bed, Speaker
 
 pytestmark = pytest.mark.kernel("root", "netns", "nft", "bpf", "cgroup2")
 
@@ -165,21 +165,52 @@ os.waitpid(child, 0)
     assert (owner.exe, owner.argv) == (parent.exe, parent.argv)
 
 
-def test_two_processes_that_claim_one_flow_at_once_are_both_unknown(bed: Bed, sink: int) -> None:
-    script = """
-s = udp("4"); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1); s.bind(("", int(sys.argv[2])))
+# One process uses a socket, and right after it another process uses another one of the same address and port.
+IN_TURN = """
 to = ("198.51.100.7", int(sys.argv[1]))
-if sys.argv[3:]: s.connect(to); s.send(b"x")
-else: s.sendto(b"x", to)
-say(17, "10.9.9.1", s.getsockname()[1], *to); wait()
+def bound(make, port=0):
+    s = make("4"); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1); s.bind(("10.9.9.1", port)); return s
+def port_of(s): return s.getsockname()[1]
+def sendto(s): s.sendto(b"x", to)
+def connect(s): s.setblocking(False); s.connect_ex(to)
+def in_turn(proto, port, first, second):
+    first()
+    if os.fork() == 0:
+        second(); say(proto, "10.9.9.1", port, *to); print(os.getpid(), flush=True); wait(); os._exit(0)
+    os.wait()
 """
-    first = bed.speaker(script, str(sink), "0")
-    flow = first.flow()
-    assert bed.owners.of(flow) == facts(first, bed)
-    bed.speaker(script, str(sink), str(flow.sport)).flow()
-    assert bed.owners.of(flow) is None
-    bed.speaker(script, str(sink), str(flow.sport), "connected").flow()
-    assert bed.owners.of(flow) is None
+
+
+@pytest.mark.parametrize(("first", "second"), [("sendto", "sendto"), ("connect", "sendto"), ("sendto", "connect")])
+def test_udp_of_two_processes_on_one_port_is_nobodys(bed: Bed, sink: int, first: str, second: str) -> None:
+    script = f"{IN_TURN}\na = bound(udp); b = bound(udp, port_of(a))\n"
+    script += f"in_turn(17, port_of(a), lambda: {first}(a), lambda: {second}(b))"
+    assert bed.owners.of(bed.speaker(script, str(sink)).flow()) is None
+
+
+def test_a_tcp_port_that_is_used_again_is_its_new_users(bed: Bed, sink: int) -> None:
+    script = """
+a = bound(tcp); b = bound(tcp, port_of(a)); a.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1] + [0] * 7))
+port = port_of(a)
+def and_close(): connect(a); a.close()
+in_turn(6, port, and_close, lambda: connect(b))
+"""
+    speaker = bed.speaker(IN_TURN + script, str(sink))
+    owner = bed.owners.of(speaker.flow())
+    assert owner is not None
+    assert owner.pid == int(speaker.line()) != speaker.pid
+
+
+def test_a_tuple_repeated_in_another_network_namespace_is_nobodys(bed: Bed, sink: int) -> None:
+    script = """
+import subprocess
+a = bound(tcp); home = os.open("/proc/self/ns/net", os.O_RDONLY)
+os.unshare(os.CLONE_NEWNET); subprocess.run(["ip", "-batch", "-"], input=sys.argv[2], text=True, check=True)
+b = bound(tcp, port_of(a)); os.setns(home, os.CLONE_NEWNET)
+in_turn(6, port_of(a), lambda: connect(a), lambda: connect(b))
+"""
+    speaker = bed.speaker(IN_TURN + script, str(sink), NETWORK)
+    assert bed.owners.of(speaker.flow()) is None
 
 
 def test_a_reused_pid_is_another_process(bed: Bed, sink: int) -> None:

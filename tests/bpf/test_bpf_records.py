@@ -38,7 +38,7 @@ def test_flow_key_is_in_network_order_and_ipv4_is_mapped(flow: Flow, any_source:
 
 
 def test_layouts_have_the_sizes_of_owner_h() -> None:
-    assert [layout.size for layout in records.LAYOUTS] == [40, 24, 72, 1808]
+    assert [layout.size for layout in records.LAYOUTS] == [40, 24, 80, 1808]
 
 
 def test_assertions_name_every_field() -> None:

@@ -57,7 +57,9 @@ def cgroup(name: str) -> Iterator[Path]:
     try:
         directory.mkdir()
     except OSError as error:
-        raise SetupError(f"The cgroup {directory} can't be made: {error.strerror}.", "cgroup2 must be writable.") from error
+        raise SetupError(
+            f"The cgroup {directory} can't be made: {error.strerror}.", "cgroup2 must be writable."
+        ) from error
     try:
         yield directory
     finally:

@@ -16,6 +16,7 @@ import click
 
 from dnsfw import __version__
 from dnsfw.errors import DnsfwError
+from dnsfw.playground.command import demo_command
 from dnsfw.terminal import explain
 
 _ANY_FILE = click.Path(path_type=Path, dir_okay=False)
@@ -98,6 +99,38 @@ def run(command: tuple[str, ...], fail_on_deny: bool, **options: Any) -> None:  
     preflight.check("run")
     _unwind_on_termination()
     sys.exit(guarded(GuardOptions(**options), command, os.environ, fail_on_deny=fail_on_deny))
+
+
+@main.command()
+@_guard_options
+def up(**options: Any) -> None:
+    """Guard this host: what leaves it is what the policy allows. Stays in the foreground; Ctrl-C ends it.
+
+    Connections that are up already go on, and so do connections from outside to this host.
+
+    \b
+    Exit status: 0 when ended by a signal; 2 for a mistake in the call or the policy, 125 if the guard can't be set up.
+    """
+    from dnsfw import preflight  # noqa: PLC0415
+    from dnsfw.guard import GuardOptions  # noqa: PLC0415
+    from dnsfw.up import up as guard_host  # noqa: PLC0415
+
+    preflight.check("up")
+    _unwind_on_termination()
+    sys.exit(guard_host(GuardOptions(**options), os.environ))
+
+
+@main.command()
+def down() -> None:
+    """Open this host again after a `dnsfw up` that was killed: it leaves the host closed."""
+    from dnsfw import preflight  # noqa: PLC0415
+    from dnsfw.up import down as clear_host  # noqa: PLC0415
+
+    preflight.check("down")
+    sys.exit(clear_host())
+
+
+main.add_command(demo_command)
 
 
 def _unwind_on_termination() -> None:

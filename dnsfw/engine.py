@@ -22,7 +22,7 @@ from dnsfw.cgroups import find_root
 from dnsfw.channel import Channel, Failed, Finish, Finished, Listening
 from dnsfw.errors import DnsfwError, SetupError
 from dnsfw.gate import Gate
-from dnsfw.guard import GuardOptions, Place
+from dnsfw.guard import QUEUE, GuardOptions, Place
 from dnsfw.journal import Entry, Journal
 from dnsfw.policies import load_policy
 from dnsfw.privilege import Capability, User, become, undumpable
@@ -31,11 +31,10 @@ from dnsfw.tally import Tally, summary
 from firewall.packet import PacketError
 from firewall.queue import Queue
 from policy import Action, Address, Bindings, Flow
-from resolver.listeners import Listeners, make_listeners
 from resolver.core import Refusal, ResolverConfig
+from resolver.listeners import Listeners, make_listeners
 from resolver.server import Resolver
 
-QUEUE = 53  # an nfqueue number; each network namespace has 65,536 of its own
 _RESOLVER_PORTS = range(53053, 53085)  # the first free one
 _LOADING_SECONDS = 20.0
 _KEPT = (Capability.NET_ADMIN, Capability.SYS_PTRACE, Capability.DAC_READ_SEARCH, Capability.BPF)

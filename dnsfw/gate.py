@@ -9,18 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from dnsfw.journal import Entry
-from policy import Action, Bindings, Decision, Flag, Flow, Owner, Policy, Query, Reason, decide
+from policy import Action, Bindings, Decision, Flow, Owner, Policy, Query, Reason, decide
 
 type OwnerOf = Callable[[Flow], Owner | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Ruling:
-    """What the resolver needs of a decision. `private`: the name may resolve to addresses of private use."""
-
-    action: Action
-    reason: Reason
-    private: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +25,9 @@ class Gate:
     clock: Callable[[], float]
     audit: bool = False
 
-    def query(self, query: Query) -> Ruling:
+    def query(self, query: Query) -> Decision:
         """May this name be resolved?"""
-        decision = self._judge(query, self.owner_of(query.client), ())
-        private = self.audit or (decision.rule is not None and Flag.PRIVATE in decision.rule.flags)
-        return Ruling(decision.action, decision.reason, private)
+        return self._judge(query, self.owner_of(query.client), ())
 
     def flow(self, flow: Flow) -> Action:
         """May this flow start? Anything but ALLOW needs a mechanism that does more than open it."""

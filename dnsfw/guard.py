@@ -28,6 +28,7 @@ from resolver.upstreams import Upstream
 
 # Of systemd's range for dynamic users, so no account of the machine's own (systemd.io/UIDS-GIDS).
 ENGINE_USER = User(61_853, 61_853, (), "dnsfw", "/", "/usr/sbin/nologin")
+QUEUE = 53  # an nfqueue number; each network namespace has 65,536 of its own
 _ENGINE_STARTS_WITHIN = 30.0
 _ENGINE_ENDS_WITHIN = 5.0
 
@@ -68,7 +69,7 @@ class Guard:
         """Wait for the engine's sockets, then put the table in force. Raises DnsfwError with the engine's reason."""
         listening = self._expect(_ENGINE_STARTS_WITHIN)
         if isinstance(listening, Failed):
-            raise EngineFailed(listening)
+            raise EngineError(listening)
         if not isinstance(listening, Listening):
             raise SetupError("The engine died while starting.", "This is a fault of dnsfw's; please report it.")
         with nullcontext() if self._place.network is None else self._place.network.entered():
@@ -105,7 +106,7 @@ class Guard:
             return None
 
 
-class EngineFailed(DnsfwError):
+class EngineError(DnsfwError):
     """The engine said why it can't start."""
 
     def __init__(self, said: Failed) -> None:
@@ -149,10 +150,10 @@ def _in_child(options: GuardOptions, place: Place, channel: Channel) -> NoReturn
 
 def _keep_open(wanted: set[int]) -> None:
     """Close every other descriptor; standard input and output become /dev/null."""
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) not in wanted:
+    for descriptor in [int(path.name) for path in Path("/proc/self/fd").iterdir()]:
+        if descriptor not in wanted:
             with suppress(OSError):  # the listing's own
-                os.close(int(name))
+                os.close(descriptor)
     null = os.open("/dev/null", os.O_RDWR)
     for standard in {0, 1} - {null}:
         os.dup2(null, standard)

@@ -1,8 +1,8 @@
 """PID 1 of a guarded command: reaps, passes signals on, ends with the command's status.
 
 Law: run as a script by path in an isolated interpreter (`python -I -S`), so it imports the standard library's
-smallest part and nothing of ours. It holds no capability but KILL. When it ends, the kernel kills what is left in its PID
-namespace (pid_namespaces(7)).
+smallest part and nothing of ours. It holds no capability but KILL. When it ends, the kernel kills what is left in its
+PID namespace (pid_namespaces(7)).
 
 Usage: init.py PID   (the command, a child of ours already)
 """

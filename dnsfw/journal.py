@@ -26,6 +26,7 @@ from policy import Decision, Flow, Owner, Query
 SCHEMA = 1
 _BACKLOG = 65_536  # entries held in memory while the disk is slow
 _BATCH_SECONDS = 0.1
+_BATCH = 1_024  # entries written at once
 _PARTING_SECONDS = 2.0  # a journal on a dead disk or an unread pipe holds nobody up for longer
 
 
@@ -121,17 +122,20 @@ def _owner(owner: Owner) -> OwnerRecord:
 
 
 class Journal:
-    """Writes entries to a file as they come; `record` is safe to call from a packet's path."""
+    """Writes entries to a file as they come; `record` is safe to call from a packet's path.
+
+    Without a path it does nothing. `lost` counts the entries that are not in the file, `trouble` says why.
+    """
 
     def __init__(self, path: Path | None, mode: str, reader: User, clock: Callable[[], float] = time.time) -> None:
         self.lost = 0
+        self.trouble = ""
         self._mode = mode
         self._clock = clock
         self._backlog: deque[tuple[float, Entry]] = deque(maxlen=_BACKLOG)
         self._stop = threading.Event()
         self._file = None if path is None else _open(path, reader)
-        self._thread = threading.Thread(target=self._write_all, name="journal", daemon=True)
-        self.trouble = ""
+        self._thread = threading.Thread(target=self._write_all, args=(self._file,), name="journal", daemon=True)
 
     def __enter__(self) -> Self:
         if self._file is not None:
@@ -149,9 +153,11 @@ class Journal:
             return
         self._stop.set()
         self._thread.join(timeout=_PARTING_SECONDS)
-        self.lost += len(self._backlog)
-        if not self._thread.is_alive():
+        if self._thread.is_alive():
+            self.trouble = self.trouble or "nobody takes what is written"
+        else:
             os.close(self._file)
+        self.lost += len(self._backlog)
 
     def record(self, entry: Entry) -> None:
         """Take one entry. A full backlog loses its oldest entry, counted in `lost`."""
@@ -161,32 +167,27 @@ class Journal:
             self.lost += 1
         self._backlog.append((self._clock(), entry))
 
-    def _write_all(self) -> None:
+    def _write_all(self, file: int) -> None:
+        """The thread's whole life: until told to stop, and then once more."""
         encoder = msgspec.json.Encoder()
-        while not self._stop.wait(_BATCH_SECONDS):
-            self._write_batch(encoder)
-        self._write_batch(encoder)
+        while True:
+            stopping = self._stop.wait(_BATCH_SECONDS)
+            while self._backlog:
+                self._write(file, self._next_batch(encoder))
+            if stopping:
+                return
 
-    def _write_batch(self, encoder: msgspec.json.Encoder) -> None:
-        lines = bytearray()
-        count = 0
-        while self._backlog:
-            when, entry = self._backlog.popleft()
-            lines += encoder.encode(to_record(entry, when, self._mode)) + b"\n"
-            count += 1
-            if len(lines) > 1 << 20:
-                self._write(lines, count)
-                lines, count = bytearray(), 0
-        self._write(lines, count)
+    def _next_batch(self, encoder: msgspec.json.Encoder) -> list[bytes]:
+        batch = [self._backlog.popleft() for _ in range(min(len(self._backlog), _BATCH))]
+        return [encoder.encode(to_record(entry, when, self._mode)) + b"\n" for when, entry in batch]
 
-    def _write(self, lines: bytearray, count: int) -> None:
-        assert self._file is not None
-        left = memoryview(lines)
+    def _write(self, file: int, lines: list[bytes]) -> None:
+        left = memoryview(b"".join(lines))
         try:
             while left:
-                left = left[os.write(self._file, left) :]
+                left = left[os.write(file, left) :]
         except OSError as error:  # disk full, a closed pipe: the guard goes on and says so at the end
-            self.lost += count
+            self.lost += len(lines)
             self.trouble = error.strerror or str(error)
 
 
@@ -207,5 +208,7 @@ def _open(path: Path, reader: User) -> int:
             opened = os.open(path, flags | os.O_NOFOLLOW, 0o600)
         os.set_blocking(opened, True)
     except OSError as error:
-        raise UsageError(f"The journal {path} can't be written: {error.strerror}.", "Name another: --journal FILE") from error
+        raise UsageError(
+            f"The journal {path} can't be written: {error.strerror}.", "Name another: --journal FILE"
+        ) from error
     return opened

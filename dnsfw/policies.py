@@ -38,7 +38,9 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UsageError(f"The policy {path} can't be read: {error.strerror}.", "Name another: --policy FILE") from error
+        raise UsageError(
+            f"The policy {path} can't be read: {error.strerror}.", "Name another: --policy FILE"
+        ) from error
 
 
 def _uid_of(name: str) -> int:

@@ -76,7 +76,10 @@ def claimed(name: str, root: Path = STATE_ROOT) -> Iterator[Run]:
     with _locked(root):
         _sweep(root)
         run = Run(root, name)
-        run.directory.mkdir(mode=0o700)
+        try:
+            run.directory.mkdir(mode=0o700)
+        except FileExistsError:
+            raise SetupError("A dnsfw up guards this host already.", "End that one first (Ctrl-C there).") from None
         lock = os.open(run.directory / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
     try:
@@ -87,6 +90,11 @@ def claimed(name: str, root: Path = STATE_ROOT) -> Iterator[Run]:
             os.close(lock)
             with suppress(OSError):  # other runs are still there
                 root.rmdir()
+
+
+def is_live(name: str, root: Path = STATE_ROOT) -> bool:
+    """Is there a run of this name, and is its process alive?"""
+    return _alive(root / name)
 
 
 def _sweep(root: Path) -> None:
@@ -108,7 +116,12 @@ def _take_back(root: Path, directory: Path, record: Record | None) -> None:
 def _restore_sysctls(root: Path, directory: Path, record: Record) -> None:
     if record.netns != network_namespace_id():
         return
-    needed = {name for other, live in _live(root) if other != directory and live.netns == record.netns for name in live.sysctls}
+    needed = {
+        name
+        for other, live in _live(root)
+        if other != directory and live.netns == record.netns
+        for name in live.sysctls
+    }
     grown = _links() - set(record.links)
     for name, value in record.sysctls.items():
         # Interfaces that appeared meanwhile (a container engine's bridge) may count on forwarding by now.

@@ -39,6 +39,18 @@ def supervise(command: int, engine: int) -> Ended:
                 os.kill(command, received.si_signo)
 
 
+_ENDING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+
+
+def until_told(engine: int | None) -> bool:
+    """Until a signal says that it is time to end: True. False if `engine` (a child) ended before."""
+    while True:
+        if engine is not None and _ended(engine):
+            return False
+        if signal.sigwaitinfo(WAITED).si_signo in _ENDING:
+            return True
+
+
 def _ended(child: int) -> bool:
     pid, _ = os.waitpid(child, os.WNOHANG)
     return pid == child

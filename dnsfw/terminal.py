@@ -20,6 +20,11 @@ def show(text: str) -> None:
         click.secho(line, err=True, fg=colour)
 
 
+def say(text: str) -> None:
+    """One plain sentence of ours."""
+    click.echo(f"dnsfw: {text}", err=True)
+
+
 def complain(text: str) -> None:
     """One sentence of ours between a command's own output."""
     click.secho(f"dnsfw: {text}", err=True, fg="yellow")

@@ -32,6 +32,7 @@ class Table:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             nft = stack.enter_context(Nft())
+            _take_over(nft, self._plan.queue)
             in_nft = has_queue(nft)
             if not in_nft:
                 before = nft.run("list tables")
@@ -47,6 +48,24 @@ class Table:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+
+
+def remove(queue: int) -> None:
+    """Take away what a holder left that was killed. Nothing there: fine. Raises NftError."""
+    with Nft() as nft:
+        _take_over(nft, queue)
+        nft.run(f"table {TABLE}; delete table {TABLE}")
+        _remove_empty_mangle(nft, before="")
+
+
+def _take_over(nft: Nft, queue: int) -> None:
+    """The hand-over rules of a dead holder, as often as they are there; its table is replaced as a whole later."""
+    if f"table {TABLE}\n" not in nft.run("list tables"):
+        return
+    for audit in (False, True):
+        left = Plan(resolver_port=0, queue=queue, audit=audit)
+        while not any([_restore(program, handover(left, verb="-D")) for program in _RESTORE]):
+            continue
 
 
 def has_queue(nft: Nft) -> bool:
@@ -83,5 +102,6 @@ def _remove_empty_mangle(nft: Nft, before: str) -> None:
         if name in before:
             continue
         with suppress(NftError):  # not there
-            if "counter" not in nft.run(f"list {name}"):  # iptables-nft gives every rule one
+            listed = nft.run(f"list {name}")
+            if "counter" not in listed and "policy drop" not in listed:  # iptables-nft gives every rule a counter
                 nft.run(f"delete {name}")

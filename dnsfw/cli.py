@@ -51,7 +51,7 @@ def _guard_options(command: Any) -> Any:
     """The options that every guard has."""
     for option in reversed(
         (
-            click.option("--policy", type=_ANY_FILE, help="What may leave. Default: dnsfw.policy in this folder, else nothing."),
+            click.option("--policy", type=_ANY_FILE, help="What may leave. Default: dnsfw.policy in this folder."),
             click.option("--audit", is_flag=True, help="Deny nothing; report what would have been denied."),
             click.option("--upstream", "upstreams", type=_Upstream(), multiple=True, metavar="ADDR[:PORT]",
                          help="Forward DNS to this server; may be repeated. Default: this host's own servers."),

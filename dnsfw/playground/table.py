@@ -91,6 +91,4 @@ def _promptness(report: Report) -> str:
     refused = [line.guarded.seconds for line in report.ways if line.verdict is Verdict.CLOSED and line.guarded.ended]
     if not refused:
         return ""
-    return (
-        f"Refused programs were told so after {median(refused) * 1000:.1f} ms (median), {max(refused):.1f} s at most."
-    )
+    return f"Programs were refused after {median(refused) * 1000:.1f} ms (median), {max(refused):.1f} s at most."

@@ -51,12 +51,10 @@ def _start(way: Way, loot: Loot) -> int:
     """A process for the attempt, so that none can spoil or hold up another; its pid."""
     pid = os.fork()
     if pid == 0:
-        try:
-            signal.signal(signal.SIGALRM, _give_up)
-            signal.alarm(_DEADLINE)
-            _report(way, loot)
-        finally:
-            os._exit(0)
+        signal.signal(signal.SIGALRM, _give_up)
+        signal.alarm(_DEADLINE)
+        _report(way, loot)
+        sys.exit()
     return pid
 
 

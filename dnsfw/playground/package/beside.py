@@ -6,6 +6,7 @@ Law: one function a way. Each runs in a process of its own, so it may change wha
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import socket
 import time
@@ -84,9 +85,12 @@ def helper_by_path(loot: Loot) -> None:
 
 
 def inherited_socket(loot: Loot) -> None:
+    """Of whatever family it is: a stray netlink socket is no way to the internet, and a fault all the same."""
+    if not loot.inherited:
+        raise OSError(errno.EBADF, "nothing was left open")
     for number in loot.inherited:
         with socket.socket(fileno=os.dup(number)) as found:
-            with suppress(OSError):
+            with suppress(OSError, TypeError):
                 found.sendto(loot.token.encode(), _SINK)
             with suppress(OSError):
                 found.send(loot.token.encode())
@@ -158,8 +162,8 @@ WAYS = (
     Way("open-doors", "a question to every local port in use", (25,), every_open_door),
     Way("proxy-loopback", "a proxy on the machine's loopback", (22,), loopback_proxy),
     Way("proxy-address", "a proxy at the machine's own address", (22,), laptop_proxy),
-    Way("helper-abstract", "a helper outside, by abstract socket", (28,), abstract_helper),
-    Way("helper-path", "an unknown helper outside, by socket path", (28,), helper_by_path, _HELPERS),
+    Way("helper-abstract", "a helper, by abstract Unix socket", (28,), abstract_helper),
+    Way("helper-path", "an unknown helper, by Unix socket path", (28,), helper_by_path, _HELPERS),
     Way("inherited", "a socket that the guard left open", (25,), inherited_socket),
     Way("user-namespace", "root in a user namespace of its own", (28,), own_user_namespace),
     Way("other-namespace", "another process's network namespace", (28,), foreign_network_namespace),

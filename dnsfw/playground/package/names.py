@@ -124,7 +124,7 @@ def multicast(loot: Loot) -> None:
 
 
 WAYS = (
-    Way("dns-tunnel", "a name that is the message, to the resolver", (16,), tunnel),
+    Way("dns-tunnel", "a name that is the message (a tunnel)", (16,), tunnel),
     Way(
         "dns-tunnel-wildcard",
         "the same under an allowed wildcard",
@@ -136,7 +136,7 @@ WAYS = (
     Way("dns-foreign-udp6", "the attacker's resolver over UDP, IPv6", (20,), foreign_udp_v6),
     Way("dns-foreign-tcp4", "the attacker's resolver over TCP, IPv4", (20,), foreign_tcp),
     Way("dns-foreign-tcp6", "the attacker's resolver over TCP, IPv6", (20,), foreign_tcp_v6),
-    Way("dns-behind", "a denied question behind an allowed one", (19,), behind_an_allowed_question),
+    Way("dns-behind", "a denied question after an allowed one", (19,), behind_an_allowed_question),
     Way("dns-second", "a second question in one message", (17,), second_question),
     Way("dns-trailing", "bytes after an allowed question", (17,), after_the_question),
     Way("dns-option", "an option of an allowed question", (17,), option_of_an_allowed_question),

@@ -99,6 +99,6 @@ WAYS = (
     Way("ping6", "ping tunnel, IPv6", (24,), ping_v6),
     Way("raw-icmp", "ping tunnel through a raw socket", (24,), raw_icmp),
     Way("raw-udp", "hand-made UDP through a raw socket", (24,), raw_datagram),
-    Way("raw-protocols", "SCTP, GRE, IP-in-IP, ESP and others, raw", (24,), raw_protocols),
-    Way("frame", "an Ethernet frame through a packet socket", (24,), frame),
+    Way("raw-protocols", "SCTP, GRE, IP-in-IP, ESP, raw", (24,), raw_protocols),
+    Way("frame", "a frame through a packet socket", (24,), frame),
 )

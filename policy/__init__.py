@@ -5,6 +5,7 @@ from policy.decide import Decision, decide
 from policy.errors import PolicyInvalid, PolicySyntaxError
 from policy.index import Policy
 from policy.parse import parse
+from policy.render import render
 from policy.rules import Attribute, Flag, Key, Kind, Rule, Source, Url
 from policy.suggest import suggest
 from policy.values import (
@@ -49,5 +50,6 @@ __all__ = [
     "address",
     "decide",
     "parse",
+    "render",
     "suggest",
 ]

@@ -21,7 +21,7 @@ from policy.values import Action, Address, Flow, Owner, Proto, Query, Reason, Re
 _NEARNESS = {
     reason: rank
     for rank, reason in enumerate(
-        (Reason.NO_BINDING, Reason.NO_RULE, Reason.PORT, Reason.OWNER, Reason.PATH, Reason.METHOD)
+        (Reason.NO_RULE, Reason.NO_BINDING, Reason.PORT, Reason.OWNER, Reason.PATH, Reason.METHOD)
     )
 }
 
@@ -65,12 +65,17 @@ def _query(policy: Policy, query: Query, owner: Owner | None) -> Decision:
     for rule in policy.denies.by_name(name):
         if rule.kind is not Kind.URL and rule.applies(owner):
             return Decision(Action.DENY, Reason.DENY_RULE, rule, name)
-    nearest = Decision(Action.DENY, Reason.NO_RULE, None, name)
-    for rule in policy.allows.by_name(name):
-        if rule.applies(owner):
-            return Decision(Action.ALLOW, Reason.ALLOW_RULE, rule, name)
-        nearest = Decision(Action.DENY, Reason.OWNER, rule, name)
-    return nearest
+    named = list(policy.allows.by_name(name))
+    if applying := [rule for rule in named if rule.applies(owner)]:
+        return Decision(Action.ALLOW, Reason.ALLOW_RULE, max(applying, key=_rights), name)
+    if named:
+        return Decision(Action.DENY, Reason.OWNER, named[0], name)
+    return Decision(Action.DENY, Reason.NO_RULE, None, name)
+
+
+def _rights(rule: Rule) -> tuple[bool, bool]:
+    """Of the rules that let a name be resolved, the one that says most about its answers is given."""
+    return Flag.PRIVATE in rule.flags, bool(rule.within)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ _WORDS = [f"{key}=" for key in Key] + list(Flag) + ["within="]
 
 # First match wins: a pattern over what stands at the failure, the reason, the hint.
 _CASES = [
-    (r"\0", "a NUL character", "is this a text file?"),
-    (r"[^\S \t]|[\x00-\x1f\x7f]", "a character that is neither text, blank nor tab", ""),
+    (r"[^\S \t]", "a blank that is neither space nor tab", ""),
+    (r"\{", "a placeholder without a value", "`{owner}` and `{repo}` come from --repo OWNER/NAME"),
     (r"@", "no such directive", "`@include NAME` or `@registry TOOL`"),
     (r"\[[^\]]*$", "the header is not closed", "add `]`"),
     (r"\[", "not a header", "`[https://…]`, `[:53/udp]`, `[GET|POST]`, `[exe=…]`, `[passthrough]` or `[]`"),

@@ -153,7 +153,7 @@ def _attribute(key: Token, value: Token, uid_of: UidOf) -> Attribute:
     literal = value.name == "quoted" or "*" not in text
     if name == Key.USER:
         text, literal = _uid(text, value.start, uid_of), True
-    if name == Key.CGROUP and value.name == "bare" and text.startswith("@") and text not in CGROUP_KINDS:
+    if name == Key.CGROUP and text.startswith("@") and text not in CGROUP_KINDS:
         raise LineError(value.start, f"no cgroups are called {text}", _nearest(text, CGROUP_KINDS))
     return Attribute(Key(name), text, literal, int(index) if index else None)
 

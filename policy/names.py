@@ -131,6 +131,8 @@ def pattern(text: str) -> Pattern:
     label, base = rest.split(".", 1) if "*" in rest.split(".", 1)[0] else ("", rest)
     base = from_unicode(base)
     label = label.lower()
+    if not label.isascii():
+        raise InvalidNameError(f"a pattern works on A-labels, not on {label!r}")
     if len(label) > LABEL_OCTETS or ((label or deep) and len(base) + len(label) > NAME_OCTETS - 2):
         raise InvalidNameError("the wildcard leaves no room for a name")
     return Pattern(base, label, deep)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 from parsimonious.exceptions import ParseError
@@ -19,10 +20,13 @@ from policy.grammar import LINE
 from policy.hints import explain
 from policy.index import Policy
 from policy.line import LineError, Token, UidOf
+from policy.placeholders import PLACEHOLDER, Placeholders
 from policy.rules import Rule, Source
 
 TEXT_LIMIT = 4 << 20  # characters, in each file
 LINE_LIMIT = 4096  # characters
+DEPTH_LIMIT = 8  # files that include each other
+ERROR_LIMIT = 1000  # then nobody reads on
 
 type Load = Callable[[str, str], tuple[str, str | bytes]]
 """What stands behind `@include NAME` or `@registry NAME`: (verb, name) to (file, text). Raises LookupError."""
@@ -32,9 +36,8 @@ _LEAVES = (
     " icmp ports proto key quoted backticked bare networks flag"
 )
 _TOKENS = frozenset(_LEAVES.split())
-_PLACEHOLDER = re.compile(r"\{([a-z]+)\}")
-# GitHub's own rule for owners and repositories: nothing that means something in a policy can be in it.
-_PLAIN_VALUE = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,100}")
+# Text has no control characters but tabs (Unicode, category Cc).
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 
 
 def _no_users(name: str) -> int:
@@ -72,7 +75,7 @@ class _Reader:
         self.errors: list[PolicySyntaxError] = []
         self._uid_of = uid_of
         self._load = load
-        self._placeholders = placeholders
+        self._placeholders = Placeholders(placeholders)
         self._open: list[str] = []  # files being read, outermost first
         self._done: set[str] = set()
 
@@ -82,6 +85,9 @@ class _Reader:
         above: Terms | None = NO_TERMS
         for number, line in enumerate(decoded.removeprefix("\ufeff").split("\n"), start=1):
             source = Source(file, number, 1, line.removesuffix("\r"))
+            if len(self.errors) >= ERROR_LIMIT:
+                self._complain(source, LineError(0, f"after {ERROR_LIMIT} errors the rest is not read"))
+                break
             try:
                 above = self._line(source, above)
             except LineError as error:
@@ -106,14 +112,16 @@ class _Reader:
             return ""
 
     def _complain(self, source: Source, error: LineError) -> None:
-        column = error.start + 1
+        column = self._placeholders.origin(source.text, error.start) + 1
         self.errors.append(PolicySyntaxError(source.file, source.line, column, source.text, error.reason, error.hint))
 
     def _line(self, source: Source, above: Terms | None) -> Terms | None:
         """Take in one line and return the header that the next one stands under."""
         if len(source.text) > LINE_LIMIT:
             raise LineError(LINE_LIMIT, f"a line has at most {LINE_LIMIT} characters")
-        tokens = list(_tokens(self._filled(source.text)))
+        if control := _CONTROL.search(source.text):
+            raise LineError(control.start(), f"a control character, {control[0]!r}", "a policy is plain text")
+        tokens = list(_tokens(self._placeholders.fill(source.text)))
         if not tokens:
             return above
         if tokens[0].name == "open":
@@ -121,8 +129,7 @@ class _Reader:
         if tokens[0].name == "verb":
             self._include(*tokens)
         elif above is not None:
-            column = tokens[0].start + 1
-            placed = Source(source.file, source.line, column, source.text)
+            placed = replace(source, column=tokens[0].start + 1)
             self.rules.append(rule(tokens, above, self._uid_of, placed))
         return above
 
@@ -130,23 +137,13 @@ class _Reader:
         try:
             file, text = self._load(verb.text, name.text)
         except LookupError as error:
-            raise LineError(name.start, f"nothing to take in: {error.args[0]}") from error
+            raise LineError(name.start, f"nothing to take in: {error}") from error
         if file in self._open:
             raise LineError(name.start, f"{file} includes itself: {' → '.join([*self._open, file])}")
+        if len(self._open) == DEPTH_LIMIT:
+            raise LineError(name.start, f"more than {DEPTH_LIMIT} files deep")
         if file not in self._done:
             self.read(text, file)
-
-    def _filled(self, text: str) -> str:
-        """The line with its placeholders replaced, each by a value that can't be anything but a word."""
-        return _PLACEHOLDER.sub(self._value, text) if "{" in text else text
-
-    def _value(self, found: re.Match[str]) -> str:
-        value = self._placeholders.get(found[1])
-        if value is None:
-            raise LineError(found.start(), f"{found[0]} has no value", "give --repo OWNER/NAME")
-        if not _PLAIN_VALUE.fullmatch(value):
-            raise LineError(found.start(), f"{found[0]} would be {value!r}, which is no plain word")
-        return value
 
 
 def _tokens(text: str) -> Iterator[Token]:
@@ -158,6 +155,14 @@ def _tokens(text: str) -> Iterator[Token]:
     while stack:
         node = stack.pop()
         if node.expr_name in _TOKENS:
-            yield Token(node.expr_name, node.text, node.start)
+            yield _token(node)
         else:
             stack.extend(reversed(node.children))
+
+
+def _token(node: Node) -> Token:
+    text = node.text
+    if "{" in text and (left := PLACEHOLDER.search(text)):
+        place = node.start + left.start()
+        raise LineError(place, f"{left[0]} has no value that is a plain word", "give --repo OWNER/NAME")
+    return Token(node.expr_name, text, node.start)

@@ -20,6 +20,10 @@ class Listening(msgspec.Struct, frozen=True, tag=True):
     queue: int
 
 
+class Ready(msgspec.Struct, frozen=True, tag=True):
+    """Engine: everything that is asked is answered from now on."""
+
+
 class Failed(msgspec.Struct, frozen=True, tag=True):
     """Engine: I can't start."""
 
@@ -39,9 +43,9 @@ class Finished(msgspec.Struct, frozen=True, tag=True):
     summary: str
 
 
-type Message = Listening | Failed | Finish | Finished
+type Message = Listening | Ready | Failed | Finish | Finished
 
-_decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Listening | Failed | Finish | Finished)
+_decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Listening | Ready | Failed | Finish | Finished)
 
 
 class Channel:

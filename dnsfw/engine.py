@@ -19,7 +19,7 @@ from bpf.loader import Attached, Loading
 from bpf.owners import Owners, Sources
 from bpf.sockdiag import SockDiag
 from dnsfw.cgroups import find_root
-from dnsfw.channel import Channel, Failed, Finish, Finished, Listening
+from dnsfw.channel import Channel, Failed, Finish, Finished, Listening, Ready
 from dnsfw.errors import DnsfwError, SetupError
 from dnsfw.gate import Gate
 from dnsfw.guard import QUEUE, GuardOptions, Place
@@ -80,6 +80,7 @@ class Engine:
             for listener in (*self._listeners.udp, *self._listeners.tcp):
                 stack.enter_context(listener)
             self._queue = stack.enter_context(Queue(QUEUE, self._judge, self._fault, self._malformed))
+        channel.send(Listening(self._listeners.port, QUEUE))  # the table is made while the compiler works
         attached = stack.enter_context(_finish(loading))
         attached.watch(self._listeners.port)
         paths = stack.enter_context(CgroupPaths(find_root()))
@@ -96,7 +97,7 @@ class Engine:
         await self._resolver.serve(loop, self._listeners.udp, self._listeners.tcp)
         loop.add_reader(self._queue.fileno(), self._queue.drain)
         loop.add_reader(self._channel.fileno(), ended.set)
-        self._channel.send(Listening(self._listeners.port, QUEUE))
+        self._channel.send(Ready())
         await ended.wait()
         loop.remove_reader(self._queue.fileno())
         loop.remove_reader(self._channel.fileno())

@@ -18,10 +18,11 @@ from typing import NoReturn
 
 from bpf.loader import start_loading
 from bpf.sockdiag import SockDiag
-from dnsfw.channel import Channel, Failed, Finish, Finished, Listening, Message, channel_pair
+from dnsfw.channel import Channel, Failed, Finish, Finished, Listening, Message, Ready, channel_pair
 from dnsfw.errors import EXIT_SETUP, DnsfwError, SetupError
 from dnsfw.namespaces import NetworkNamespace
 from dnsfw.privilege import User
+from firewall.nft import NftError
 from firewall.ruleset import Plan
 from firewall.table import Table
 from resolver.upstreams import Upstream
@@ -66,14 +67,25 @@ class Guard:
         self._audit = audit
 
     def enforce(self) -> None:
-        """Wait for the engine's sockets, then put the table in force. Raises DnsfwError with the engine's reason."""
-        listening = self._expect(_ENGINE_STARTS_WITHIN)
-        if isinstance(listening, Failed):
-            raise EngineError(listening)
-        if not isinstance(listening, Listening):
+        """Put the table in force once the engine's sockets are there; return when it answers.
+
+        Raises DnsfwError, with the engine's reason where it gave one.
+        """
+        listening = self._started(Listening)
+        try:
+            with nullcontext() if self._place.network is None else self._place.network.entered():
+                self._stack.enter_context(Table(self._plan(listening)))
+        except NftError as error:
+            raise SetupError(f"The packet filter can't be put in force: {error}") from error
+        self._started(Ready)
+
+    def _started[M: Message](self, stage: type[M]) -> M:
+        said = self._expect(_ENGINE_STARTS_WITHIN)
+        if isinstance(said, Failed):
+            raise EngineError(said)
+        if not isinstance(said, stage):
             raise SetupError("The engine died while starting.", "This is a fault of dnsfw's; please report it.")
-        with nullcontext() if self._place.network is None else self._place.network.entered():
-            self._stack.enter_context(Table(self._plan(listening)))
+        return said
 
     def _plan(self, listening: Listening) -> Plan:
         """A namespace of our own has nothing in it yet. A host has: its servers and what was connected go on."""

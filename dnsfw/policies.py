@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dnsfw.errors import UsageError
-from policy import Kind, Policy, PolicyInvalid, PolicySyntaxError, parse
+from policy import Kind, Policy, PolicyInvalid, PolicySyntaxError
+from policy.parse import parse
 
 DEFAULT = Path("dnsfw.policy")
 _SHOWN = 20

@@ -18,7 +18,7 @@ from typing import Any
 
 from dnsfw.errors import SetupError
 from dnsfw.namespaces import NetworkNamespace
-from firewall.nft import Nft
+from firewall.nft import Nft, NftError
 
 # RFC 2544's range is for devices under test and never on the Internet; 10/8's far end is the second choice.
 _POOLS = (IPv4Network("198.18.0.0/15"), IPv4Network("10.253.0.0/16"))
@@ -178,7 +178,10 @@ def read_host() -> HostNetwork:
 def uplink(link: Link, namespace: NetworkNamespace, closed: Iterable[str]) -> Iterator[None]:
     """Both ends up, NAT in force; gone at exit. The host's sysctls are `runs`'s business: runs share them."""
     with Nft() as nft:
-        nft.run(nat_table(link, closed))
+        try:
+            nft.run(nat_table(link, closed))
+        except NftError as error:
+            raise SetupError(f"The uplink's NAT can't be set up: {error}") from error
         try:
             ip("-batch", "-", stdin=host_commands(link, namespace.path))
             _forward_from(link.name)

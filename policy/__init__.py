@@ -1,10 +1,12 @@
-"""Policy: what may leave, decided from values alone."""
+"""Policy: what may leave, decided from values alone.
+
+The parser is imported by its own name, `policy.parse`: whoever only carries values need not load a grammar.
+"""
 
 from policy.bindings import Bindings
 from policy.decide import Decision, decide
 from policy.errors import PolicyInvalid, PolicySyntaxError
 from policy.index import Policy
-from policy.parse import parse
 from policy.render import render
 from policy.rules import Attribute, Flag, Key, Kind, Rule, Source, Url
 from policy.suggest import suggest
@@ -49,7 +51,6 @@ __all__ = [
     "Url",
     "address",
     "decide",
-    "parse",
     "render",
     "suggest",
 ]

@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from policy import Flow, Owner, Proto, Query, Request, Subject, address, decide, parse
+from policy import Flow, Owner, Proto, Query, Request, Subject, address, decide
+from policy.parse import parse
 
 TABLES = sorted(Path(__file__).parent.joinpath("decisions").glob("*.txt"))
 PROTOS = {"tcp": Proto.TCP, "udp": Proto.UDP, "icmp": Proto.ICMP}

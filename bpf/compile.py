@@ -30,8 +30,8 @@ _FIELDS = {
     "TASK_EXEC_ID": ("task_struct", "self_exec_id"),
     "TASK_MM": ("task_struct", "mm"),
     "TASK_NSPROXY": ("task_struct", "nsproxy"),
-    "NSPROXY_MOUNT": ("nsproxy", "mnt_ns"),
-    "MOUNT_NS_INUM": ("mnt_namespace", "ns", "inum"),
+    "NSPROXY_MNT_NS": ("nsproxy", "mnt_ns"),
+    "MNT_NS_INUM": ("mnt_namespace", "ns", "inum"),
     "MM_EXE_FILE": ("mm_struct", "exe_file"),
     "MM_ARG_START": ("mm_struct", "arg_start"),
     "MM_ARG_END": ("mm_struct", "arg_end"),
@@ -44,6 +44,7 @@ _FIELDS = {
     "MOUNT_VFSMOUNT": ("mount", "mnt"),
     "MOUNT_PARENT": ("mount", "mnt_parent"),
     "MOUNT_POINT": ("mount", "mnt_mountpoint"),
+    "MOUNT_NAMESPACE": ("mount", "mnt_ns"),
 }
 
 

@@ -48,6 +48,8 @@ static inline void write_exe(struct program *program, u64 file) {
       u64 below = mount - MOUNT_VFSMOUNT, above = FOLLOW(below, MOUNT_PARENT);
       if (above == below) {
         program->flags |= PROGRAM_EXE;
+        if (FOLLOW(below, MOUNT_NAMESPACE) == 0) /* lazily unmounted: a root of anybody's making */
+          program->flags |= PROGRAM_DELETED;
         return;
       }
       dentry = FOLLOW(below, MOUNT_POINT);
@@ -92,7 +94,7 @@ static inline void write_program(struct process_key *process, u64 task) {
   draft = drafts.lookup(&thread);
   if (draft) {
     bpf_probe_read_kernel(&draft->mount_ns, sizeof(draft->mount_ns),
-                          (void *)(FOLLOW(FOLLOW(task, TASK_NSPROXY), NSPROXY_MOUNT) + MOUNT_NS_INUM));
+                          (void *)(FOLLOW(FOLLOW(task, TASK_NSPROXY), NSPROXY_MNT_NS) + MNT_NS_INUM));
     write_exe(draft, FOLLOW(mm, MM_EXE_FILE));
     write_argv(draft, mm);
     programs.update(process, draft);

@@ -59,6 +59,12 @@ def own_cgroup(name: str) -> Iterator[Path]:
         cgroup.rmdir()
 
 
+def read_flow(line: str) -> Flow:
+    """A flow from `PROTO SRC SPORT DST DPORT`."""
+    proto, src, sport, dst, dport = line.split()
+    return Flow(Proto(int(proto)), address(src), int(sport), address(dst), int(dport))
+
+
 @dataclass
 class Speaker:
     """A Python process in the bed's cgroup and namespace. It says what it sent as lines `PROTO SRC SPORT DST DPORT`,
@@ -75,8 +81,7 @@ class Speaker:
         return self.process.stdout.readline().rstrip("\n")
 
     def flow(self) -> Flow:
-        proto, src, sport, dst, dport = self.line().split()
-        return Flow(Proto(int(proto)), address(src), int(sport), address(dst), int(dport))
+        return read_flow(self.line())
 
     def say(self, line: str) -> None:
         assert self.process.stdin is not None
@@ -134,15 +139,15 @@ class Bed:
         """Run a script with the names of `PRELUDE` at hand. It ends with the test."""
         return self.start([sys.executable, "-I", "-S", "-c", PRELUDE + script, *arguments])
 
-    def connect_bash(self, bash: Path, act: str, *arguments: str) -> tuple[Flow, Speaker]:
-        """Let that copy of bash do something and then connect to a listener of ours; the flow, as we see it."""
+    def connect_bash(self, bash: list[str], act: str, *arguments: str) -> tuple[Flow, Speaker]:
+        """Let a command that is a copy of bash do something and then connect to a listener of ours; the flow."""
         with self.inside():
             listener = socket.create_server(("10.9.9.1", 0))
         with listener:
             listener.settimeout(10)
             host, port = listener.getsockname()
             script = f"{act}; exec 3<>/dev/tcp/{host}/{port}; read -r"
-            speaker = self.start([str(bash), "-c", script, str(bash), *arguments])
+            speaker = self.start([*bash, "-c", script, "bash", *arguments])
             connection, (client, sport) = listener.accept()
             connection.close()
         return Flow(Proto.TCP, address(client), sport, address(host), port), speaker

@@ -15,7 +15,7 @@ import pytest
 from bpf import records
 from bpf.owners import Owners
 from policy.values import Flow, Owner, Proto, address
-from tests.bpf.conftest import NETWORK, RESOLVER_PORT, Bed, Speaker
+from tests.bpf.conftest import NETWORK, RESOLVER_PORT, Bed, Speaker, read_flow
 
 pytestmark = pytest.mark.kernel("root", "netns", "nft", "bpf", "cgroup2")
 
@@ -274,9 +274,9 @@ def test_without_bpf_everybody_is_unknown() -> None:
 
 # bash makes a socket by itself, and is one file that can be copied: program, then what it does first, then arguments.
 ODD_PROGRAMS = {
-    "moved": ("here", 'mv "$0" "$0.moved"', []),
-    "deleted": ("here", 'rm "$0"', []),
-    "replaced": ("here", 'rm "$0"; cp /bin/true "$0"', []),
+    "moved": ("here", 'mv "$BASH" "$BASH.moved"', []),
+    "deleted": ("here", 'rm "$BASH"', []),
+    "replaced": ("here", 'rm "$BASH"; cp /bin/true "$BASH"', []),
     "not UTF-8": ("h\udcff", ":", ["\udc80", "é"]),
     "no arguments": ("here", ":", ["", "", "x"]),
     "long name": ("n" * 255, ":", []),
@@ -290,7 +290,7 @@ def test_odd_programs(bed: Bed, tmp_path: Path, case: str) -> None:
     program = tmp_path / name
     program.parent.mkdir(parents=True, exist_ok=True)
     copy2("/bin/bash", program)
-    flow, speaker = bed.connect_bash(program, act, *arguments)
+    flow, speaker = bed.connect_bash([str(program)], act, *arguments)
     owner = bed.owners.of(flow)
     process = Path(f"/proc/{speaker.pid}")
     argv = (process / "cmdline").read_bytes()
@@ -301,6 +301,64 @@ def test_odd_programs(bed: Bed, tmp_path: Path, case: str) -> None:
     json.dumps([owner.exe, owner.argv]).encode()  # nothing in it that a journal can't carry
 
 
+# What a shell does in a mount namespace of its own before it becomes the copy of bash at "$d/here".
+MOUNTS = {
+    "tmpfs": 'mount -t tmpfs none "$d"; cp /bin/bash "$d/here"',
+    "bind": 'mkdir "$d/far"; cp /bin/bash "$d/far/here"; mount --bind "$d/far" "$d"',
+    "overlay": """
+        mount -t tmpfs none "$d"; mkdir "$d/lower" "$d/upper" "$d/work" "$d/all"; cp /bin/bash "$d/lower/here"
+        mount -t overlay -o lowerdir="$d/lower",upperdir="$d/upper",workdir="$d/work" none "$d/all"; d=$d/all
+    """,
+    "a mount on a mount": """
+        mount -t tmpfs none "$d"; mkdir "$d/deep"; mount -t tmpfs none "$d/deep"; d=$d/deep; cp /bin/bash "$d/here"
+    """,
+    "unmounted": 'mount -t tmpfs none "$d"; cp /bin/bash "$d/here"',
+}
+
+
+@pytest.mark.parametrize("case", MOUNTS)
+def test_programs_on_mounts_of_a_namespace_of_its_own(bed: Bed, tmp_path: Path, case: str) -> None:
+    """The path is the one in the process's own mount namespace, whoever looks."""
+    script = f'd=$1; shift\n{MOUNTS[case]}\nexec "$d/here" "$@"'
+    wrapper = ["unshare", "-m", "sh", "-ec", script, "sh", str(tmp_path)]
+    act = 'umount --lazy "${BASH%/here}"' if case == "unmounted" else ":"
+    flow, speaker = bed.connect_bash(wrapper, act)
+    owner = bed.owners.of(flow)
+    assert owner is not None
+    assert owner.complete
+    assert owner.pid == speaker.pid
+    gone = " (deleted)" if case == "unmounted" else ""  # /proc does not say so, and could be led to say /usr/bin/git
+    assert owner.exe == str(Path(f"/proc/{speaker.pid}/exe").readlink()) + gone
+
+
+def test_a_pid_is_the_one_of_the_initial_namespace(bed: Bed, sink: int) -> None:
+    script = """
+os.unshare(os.CLONE_NEWPID); to = ("198.51.100.7", int(sys.argv[1]))
+child = os.fork()
+if child == 0:
+    s = tcp("4"); s.connect(to); say_connected(s, 6); print(os.getpid(), flush=True); wait(); os._exit(0)
+print(child, flush=True); os.wait()
+"""
+    speaker = bed.speaker(script, str(sink))
+    lines = sorted((speaker.line() for _ in range(3)), key=len)
+    inside, outside, flow = int(lines[0]), int(lines[1]), read_flow(lines[2])
+    owner = bed.owners.of(flow)
+    assert inside == 1
+    assert owner is not None
+    assert owner.pid == outside
+
+
+def test_a_threads_socket_is_its_processs(bed: Bed, sink: int) -> None:
+    script = """
+import threading
+def talk():
+    global s; s = tcp("4"); s.connect(("198.51.100.7", int(sys.argv[1])))
+thread = threading.Thread(target=talk); thread.start(); thread.join(); say_connected(s, 6); wait()
+"""
+    speaker = bed.speaker(script, str(sink))
+    assert bed.owners.of(speaker.flow()) == facts(speaker, bed)
+
+
 @pytest.mark.parametrize(
     ("name", "arguments"), [("here", ["x" * 2000]), ("/".join(["d" * 200] * 4) + "/here", [])], ids=["argv", "path"]
 )
@@ -308,7 +366,7 @@ def test_what_is_too_long_is_said_to_be_incomplete(bed: Bed, tmp_path: Path, nam
     program = tmp_path / name
     program.parent.mkdir(parents=True, exist_ok=True)
     copy2("/bin/bash", program)
-    flow, speaker = bed.connect_bash(program, ":", *arguments)
+    flow, speaker = bed.connect_bash([str(program)], ":", *arguments)
     owner = bed.owners.of(flow)
     assert owner is not None
     assert owner.pid == speaker.pid

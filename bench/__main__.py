@@ -1,4 +1,4 @@
-"""`python -m bench [NAME…]`: measures all figures, or those named; prints a table and writes bench/results/."""
+"""`python -m bench [NAME…]`: measures all figures, or those named; each beside its target; writes bench/results/."""
 
 from __future__ import annotations
 
@@ -12,12 +12,9 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
-from bench import connects, dns, memory, start, throughput
+from bench import connects, dns, memory, owners, start, throughput
 from bench.bed import Bed
-from bench.figure import Figure, number
+from bench.figure import Figure
 
 MEASURES: dict[str, Callable[[Bed], list[Figure]]] = {
     "connects": connects.measure,
@@ -25,6 +22,7 @@ MEASURES: dict[str, Callable[[Bed], list[Figure]]] = {
     "start": start.measure,
     "memory": memory.measure,
     "dns": dns.measure,
+    "owners": owners.measure,
 }
 
 
@@ -41,36 +39,24 @@ def machine() -> dict[str, str]:
     }
 
 
-def table(figures: list[Figure]) -> Table:
-    shown = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("figure", "measured", "target", "", "in the same run"):
-        shown.add_column(heading, justify="right" if heading in {"measured", "target"} else "left")
-    for figure in figures:
-        target = f"{figure.target.bound} {number(figure.target.value)}" if figure.target else ""
-        verdict = {True: "[green]met[/]", False: "[red]missed[/]", None: ""}[figure.met]
-        shown.add_row(figure.name, f"{number(figure.value)} {figure.unit}", target, verdict, figure.against)
-    return shown
-
-
 def main(names: list[str]) -> int:
     unknown = [name for name in names if name not in MEASURES]
     if unknown:
         print(f"bench: no figure called {', '.join(unknown)}; there are {', '.join(MEASURES)}", file=sys.stderr)
         return 2
-    console, taken_on, figures = Console(), machine(), []
-    started = datetime.now(UTC)
+    started, taken_on, figures = datetime.now(UTC), machine(), []
+    print(*(f"{key}: {value}" for key, value in taken_on.items()), sep="; ", flush=True)
     with Bed() as bed:
         for name in names or MEASURES:
-            with console.status(f"measuring {name}"):
-                figures += MEASURES[name](bed)
-    console.print(*(f"{key}: {value}" for key, value in taken_on.items()), sep="\n")
-    console.print(table(figures))
+            for figure in MEASURES[name](bed):
+                figures.append(figure)
+                print(figure, flush=True)
     results = Path(__file__).with_name("results") / f"{started:%Y-%m-%dT%H-%M-%SZ}.json"
     results.parent.mkdir(exist_ok=True)
     results.write_text(
         json.dumps({"machine": taken_on, "figures": [asdict(each) for each in figures]}, indent=2) + "\n"
     )
-    console.print(f"written to {results}")
+    print(f"written to {results}")
     return 0
 
 

@@ -21,6 +21,7 @@ _CLIENT = Path(__file__).with_name("client.py")
 _PATIENCE = 60.0  # seconds for any one command
 
 POLICY = f"""# the benchmarks' policy
+{atlas.ALLOWED_NAME}
 {atlas.ALLOWED_NAME}:{atlas.ECHO_PORT}|{atlas.DISCARD_PORT}|{atlas.DAYTIME_PORT}|{atlas.CHARGEN_PORT}
 *.{atlas.WILDCARD_ZONE}
 """
@@ -51,8 +52,8 @@ class Bed:
         """`argv` itself, or the same under `dnsfw run`."""
         if not guarded:
             return list(argv)
-        run = self.world.dnsfw("run", "--policy", str(self.policy), "--upstream", atlas.UPSTREAM.v4, "--")
-        return [*run, *argv]
+        options = ["--quiet", "--policy", str(self.policy), "--upstream", atlas.UPSTREAM.v4]
+        return [*self.world.dnsfw("run", *options, "--"), *argv]
 
     def run(self, argv: Sequence[str], *, guarded: bool) -> str:
         """What `argv` printed. Raises BenchError if it failed."""

@@ -1,6 +1,6 @@
 """One measured figure, and how it compares with its target.
 
-Law: values and their text; nothing here measures.
+Law: values and their text, for a person and for a file; nothing here measures.
 """
 
 from __future__ import annotations
@@ -39,10 +39,13 @@ class Figure:
     against: str = ""
     runs: tuple[float, ...] = ()
 
-    @property
-    def met(self) -> bool | None:
-        """None where there is no target."""
-        return None if self.target is None else self.target.met_by(self.value)
+    def __str__(self) -> str:
+        """Two lines: the figure beside its target, and what it is compared with."""
+        measured = f"{self.name:<34} {number(self.value):>9} {self.unit:<10}"
+        if self.target is not None:
+            verdict = "met" if self.target.met_by(self.value) else "MISSED"
+            measured += f" target {self.target.bound} {number(self.target.value):<7} {verdict}"
+        return f"{measured}\n    {self.against}"
 
 
 def at_most(value: float) -> Target:

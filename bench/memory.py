@@ -27,7 +27,7 @@ def measure(bed: Bed) -> list[Figure]:
     with bed.popen(command, guarded=True) as run:
         if run.stdout is None or run.stdout.readline() != "loaded\n":
             raise BenchError("the command under load did not get through")
-        processes = [pid for pid in _family(run.pid) if _LOAD not in _argv(pid)]
+        processes = [pid for pid in _family(run.pid) if _argv(pid)[: len(command)] != command]
         resident, proportional = (sum(_kilobytes(pid, what) for pid in processes) / 1024 for what in ("Rss", "Pss"))
         run.communicate()
     against = (

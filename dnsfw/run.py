@@ -15,6 +15,7 @@ from pathlib import Path
 
 from dnsfw import cgroups, command
 from dnsfw.errors import EXIT_DENIED, EXIT_SETUP
+from dnsfw.forwarding import restricted_families
 from dnsfw.guard import GuardOptions, Place, guarding
 from dnsfw.namespaces import NetworkNamespace
 from dnsfw.privilege import User, calling_user
@@ -59,7 +60,8 @@ def _connected(record: Run, network: NetworkNamespace) -> Iterator[None]:
     per_interface = Path("/proc/sys/net/ipv6/conf/lo/force_forwarding").exists()
     opened = record.set_sysctls(forwarding_sysctls(host, per_interface_v6=per_interface))
     closed = [name for name in host.mtu if not name.startswith("dnsfw")] if opened else []
-    with uplink(link, network, closed):
+    with uplink(link, network, closed) as nft:
+        record.permit_forwarding(link.name, restricted_families(nft))
         yield
 
 

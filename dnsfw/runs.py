@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from dnsfw import cgroups
+from dnsfw import cgroups, forwarding
 from dnsfw.errors import SetupError
 from dnsfw.namespaces import network_namespace_id
 
@@ -26,11 +26,12 @@ _SYSCTL_ROOT = Path("/proc/sys")
 
 class Record(msgspec.Struct, frozen=True):
     """`netns` is the inode of the network namespace whose sysctls were changed; `sysctls` maps name to old value;
-    `links` are the interfaces that were there then."""
+    `links` are the interfaces that were there then; `forward` are the families whose forward filter lets ours pass."""
 
     netns: int
     cgroup: str = ""
     sysctls: dict[str, str] = {}
+    forward: tuple[str, ...] = ()
     links: list[str] = []
 
 
@@ -52,6 +53,11 @@ class Run:
     def will_make_cgroup(self, directory: Path) -> None:
         """Write the cgroup down before it is made."""
         self._save(msgspec.structs.replace(self.record, cgroup=str(directory)))
+
+    def permit_forwarding(self, link: str, families: tuple[str, ...]) -> None:
+        """Write down that the host's forward filter is told of `link` (this run's name), then tell it."""
+        self._save(msgspec.structs.replace(self.record, forward=families))
+        forwarding.permit(link, families)
 
     def set_sysctls(self, wanted: Iterable[tuple[str, str]]) -> bool:
         """Set what isn't so already; True if anything changed or another live run changed it. Raises SetupError."""
@@ -110,6 +116,8 @@ def _take_back(root: Path, directory: Path, record: Record | None) -> None:
         if record.cgroup:
             cgroups.remove(Path(record.cgroup))
         _restore_sysctls(root, directory, record)
+        if record.netns == network_namespace_id():
+            forwarding.withdraw(directory.name, record.forward)
     shutil.rmtree(directory, ignore_errors=True)
 
 

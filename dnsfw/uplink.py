@@ -175,8 +175,11 @@ def read_host() -> HostNetwork:
 
 
 @contextmanager
-def uplink(link: Link, namespace: NetworkNamespace, closed: Iterable[str]) -> Iterator[None]:
-    """Both ends up, NAT in force; gone at exit. The host's sysctls are `runs`'s business: runs share them."""
+def uplink(link: Link, namespace: NetworkNamespace, closed: Iterable[str]) -> Iterator[Nft]:
+    """Both ends up, NAT in force; gone at exit. Yields the connection to nf_tables that owns the NAT.
+
+    The host's sysctls are `runs`'s business: runs share them.
+    """
     with Nft() as nft:
         try:
             nft.run(nat_table(link, closed))
@@ -187,7 +190,7 @@ def uplink(link: Link, namespace: NetworkNamespace, closed: Iterable[str]) -> It
             _forward_from(link.name)
             with namespace.entered():
                 ip("-batch", "-", stdin=guarded_commands(link))
-            yield
+            yield nft
         finally:
             subprocess.run(["ip", "link", "delete", link.name], check=False, capture_output=True)
             nft.run(f"delete table inet {link.name}")

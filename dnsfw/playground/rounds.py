@@ -22,6 +22,7 @@ from dnsfw.playground.package.catalogue import WAYS
 from dnsfw.playground.world import Playground
 
 POLICY = Path(__file__).with_name("demo.policy")
+_SCRIPT = "postinstall.py"  # as package managers let a dependency run one
 _STRAGGLERS = 2.5  # seconds: a daemon left behind by the package keeps trying for two
 _TIMEOUT = 20.0  # seconds for a round
 # What a CI runner's password-less sudo, or a container, gives to any program; dnsfw must take it away.
@@ -71,9 +72,9 @@ class Package:
         tokens = {way.id: secrets.token_hex(8) for way in (*NEEDS, *WAYS)}
         helper = str(self._world.directory / HELPER_SOCKET)
         errand = {"tokens": tokens, "authority": str(self._world.authority), "helper": helper}
-        command = [*prefix, self._python, "-m", "dnsfw.playground.package", json.dumps(errand)]
+        command = [*prefix, self._python, str(self._home / _SCRIPT)]
         try:
-            done = self._world.run(command, cwd=str(self._home), timeout=_TIMEOUT)
+            done = self._world.run(command, stdin=json.dumps(errand), timeout=_TIMEOUT)
         except subprocess.TimeoutExpired:
             raise SetupError(f"The malicious package was not done within {_TIMEOUT:g} seconds.") from None
         told = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
@@ -111,3 +112,4 @@ def _install(home: Path) -> None:
     shutil.copytree(ours / "playground" / "package", theirs / "playground" / "package")
     for name in ("__init__.py", "playground/__init__.py", "playground/atlas.py"):
         shutil.copyfile(ours / name, theirs / name)
+    (home / _SCRIPT).write_text("from dnsfw.playground.package.__main__ import main\n\nmain()\n", encoding="ascii")

@@ -6,16 +6,17 @@ Law: rendering only, by rich, which is loaded for the demo alone.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from statistics import median
 
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from dnsfw.playground.package.way import TIMED_OUT
 from dnsfw.playground.rounds import POLICY, Attempt
 from dnsfw.playground.verdicts import Line, Report, Verdict
 
+_SUMMARY_LINES = 10
 _SHOWN = {
     Verdict.CLOSED: Text("closed", "green"),
     Verdict.OPEN: Text("OPEN", "bold red"),
@@ -34,7 +35,7 @@ def render(report: Report) -> RenderableType:
     """Policy, table, notes on what is open, and the verdict in a sentence."""
     rules = [line.split("#")[0].strip() for line in POLICY.read_text(encoding="utf-8").splitlines()]
     policy = Text(f"The policy: {', '.join(filter(None, rules))}\n")
-    return Group(policy, _table(report), *_notes(report), _conclusion(report))
+    return Group(policy, _table(report), *_notes(report), *_said(report), _conclusion(report))
 
 
 def _table(report: Report) -> Table:
@@ -73,6 +74,16 @@ def _notes(report: Report) -> list[Text]:
     return [Text(f"* {'; '.join(titles)}: {reason}.", "yellow") for reason, titles in reasons.items()]
 
 
+def _said(report: Report) -> list[Text]:
+    """The beginning of what `dnsfw run` printed when the package had ended."""
+    lines = report.summary.splitlines()
+    if not lines:
+        return []
+    more = ["  …"] if len(lines) > _SUMMARY_LINES else []
+    text = "\n".join([*lines[:_SUMMARY_LINES], *more])
+    return [Text("\nWhat dnsfw run said at its end:", "bold"), Text(text, "dim")]
+
+
 def _conclusion(report: Report) -> Text:
     tried, through = len(report.ways), sum(bool(line.unguarded.arrived) for line in report.ways)
     known, surprises = report.count(Verdict.KNOWN_OPEN), report.count(Verdict.OPEN)
@@ -88,7 +99,6 @@ def _conclusion(report: Report) -> Text:
 
 def _promptness(report: Report) -> str:
     """A program that is refused should fail at once, not hang."""
-    refused = [line.guarded.seconds for line in report.ways if line.verdict is Verdict.CLOSED and line.guarded.ended]
-    if not refused:
-        return ""
-    return f"Programs were refused after {median(refused) * 1000:.1f} ms (median), {max(refused):.1f} s at most."
+    told = [line.guarded.ended for line in report.ways if line.verdict is Verdict.CLOSED and line.guarded.ended]
+    hung = told.count(TIMED_OUT)
+    return f"{len(told) - hung} refused programs were told so at once, {hung} met with silence."

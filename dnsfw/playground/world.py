@@ -97,7 +97,6 @@ class Playground:
         command: Sequence[str],
         *,
         stdin: str = "",
-        cwd: str | None = None,
         timeout: float = 30.0,
     ) -> subprocess.CompletedProcess[str]:
         """Run to the end on the laptop. Raises subprocess.TimeoutExpired."""
@@ -107,7 +106,6 @@ class Playground:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            cwd=cwd,
         )
         with process:
             try:

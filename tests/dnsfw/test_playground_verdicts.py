@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import pytest
@@ -101,7 +102,7 @@ def test_json_has_every_way_and_survives_a_round_trip() -> None:
 
 
 def shown(found: Report, width: int) -> list[str]:
-    console = Console(width=width, record=True, quiet=True)
+    console = Console(width=width, file=io.StringIO(), record=True)
     console.print(render(found))
     return console.export_text().splitlines()
 

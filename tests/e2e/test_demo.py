@@ -83,5 +83,11 @@ def test_dnsfw_closes_every_way_but_the_known(demo: tuple[dict[str, Any], int, f
 
 
 @pytest.mark.kernel
+def test_the_guarded_program_inherits_no_socket(demo: tuple[dict[str, Any], int, float]) -> None:
+    (one,) = [one for one in demo[0]["ways"] if one["id"] == "inherited"]
+    assert one["guarded"]["ended"] == "EBADF"
+
+
+@pytest.mark.kernel
 def test_the_demo_is_quick(demo: tuple[dict[str, Any], int, float]) -> None:
     assert demo[2] < BUDGET

@@ -1,8 +1,7 @@
 """The malicious package as a program: first the honest build, then every way out.
 
 Law: starts attempts and reports what they were told, one JSON object a line: `way`, `ended` ("" or the error's
-name), `seconds`. Runs as `python -m dnsfw.playground.package ERRAND`; the errand is a JSON object of `tokens` (by
-way), `authority` and `helper`.
+name), `seconds`. The errand comes on stdin: a JSON object of `tokens` (by way), `authority` and `helper`.
 """
 
 from __future__ import annotations
@@ -21,15 +20,15 @@ from pathlib import Path
 
 from dnsfw.playground.package.build import NEEDS
 from dnsfw.playground.package.catalogue import WAYS
-from dnsfw.playground.package.way import Loot, Way
+from dnsfw.playground.package.way import TIMED_OUT, Loot, Way
 
 _PATIENCE = 1.5  # seconds for one socket operation
 _DEADLINE = 4  # seconds for an attempt as a whole
-_AT_ONCE = 8  # attempts: one that waits holds up no other, and the times shown are still the kernel's
+_AT_ONCE = 4  # attempts: one that waits holds up no other, and the times shown are still the kernel's
 
 
-def main(errand: str) -> None:
-    wanted = json.loads(errand)
+def main() -> None:
+    wanted = json.load(sys.stdin)
     inherited = tuple(_open_sockets())
     socket.setdefaulttimeout(_PATIENCE)
 
@@ -77,7 +76,7 @@ def _name(error: OSError | ValueError) -> str:
         )
     if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ssl.SSLError):
         return errno.errorcode.get(error.errno, str(error.errno))
-    return "timed out" if isinstance(error, TimeoutError) else type(error).__name__
+    return TIMED_OUT if isinstance(error, TimeoutError) else type(error).__name__
 
 
 def _give_up(_number: int, _frame: object) -> None:
@@ -94,4 +93,4 @@ def _open_sockets() -> Iterable[int]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+TIMED_OUT = "timed out"  # an attempt that nobody refused and nobody answered
+
 
 @dataclass(frozen=True)
 class Loot:

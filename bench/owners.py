@@ -8,9 +8,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import IO
 
 from bench.bed import Bed, BenchError
 from bench.figure import Figure, at_least, at_most, number
@@ -24,7 +25,7 @@ from policy.values import Flow, Proto, address
 
 _LOADS, _LOOK_UPS = 5, 20_000
 _ROUNDS, _SENDS, _CONNECTS = 5, 100_000, 3000
-_PROCESSES, _DRIVERS = 4000, 2
+_PROCESSES = 4000
 
 # Run in the watched cgroup or beside it: HOST PORT COUNT; each says its own figure. A TCP connect goes to a closed
 # port: the other side's kernel answers, and no server's pace is measured.
@@ -67,7 +68,8 @@ sys.stdin.read()
 _SHORT_LIVED = """
 import os, socket, sys
 to = (sys.argv[1], int(sys.argv[2]))
-for _ in range(int(sys.argv[3])):
+os.fork()  # two of us do the same
+for _ in range(int(sys.argv[3]) // 2):
     pid = os.fork()
     if pid == 0:
         tcp = socket.socket(); tcp.setblocking(False); tcp.connect_ex(to)
@@ -84,8 +86,8 @@ def measure(bed: Bed) -> list[Figure]:
         figures = [_load(watched)]
         attached = stack.enter_context(start_loading(watched).finish(20))
         figures += _look_up(bed, watched, attached)
-        figures += [_cost(bed, (watched, beside), "sendto()", _SENDTO, _SENDS)]
-        figures += [_cost(bed, (watched, beside), "TCP connect()", _CONNECT, _CONNECTS)]
+        figures.append(_cost(bed, (watched, beside), "sendto()", _SENDTO, _SENDS))
+        figures.append(_cost(bed, (watched, beside), "TCP connect()", _CONNECT, _CONNECTS))
         return [*figures, *_short_lived(bed, watched, attached)]
 
 
@@ -102,7 +104,7 @@ def _load(cgroup: Path) -> Figure:
 def _look_up(bed: Bed, cgroup: Path, attached: Attached) -> Iterator[Figure]:
     """One process's three kinds of flow, again and again: the kernel is asked each time, the process is known."""
     with _running(bed, cgroup, _STAY) as process:
-        src, *ports = process.stdout.readline().split()
+        src, *ports = process.says.readline().split()
         tcp, connected, unconnected = (
             Flow(proto, address(src), int(port), address(atlas.ALLOWED.v4), atlas.DISCARD_PORT)
             for proto, port in zip((Proto.TCP, Proto.UDP, Proto.UDP), ports, strict=True)
@@ -142,25 +144,20 @@ def _cost(bed: Bed, groups: tuple[Path, Path], call: str, script: str, count: in
 
 def _timed(bed: Bed, cgroup: Path, script: str, count: int) -> float:
     with _running(bed, cgroup, script, str(count)) as process:
-        return float(process.stdout.readline())
+        return float(process.says.readline())
 
 
 def _short_lived(bed: Bed, cgroup: Path, attached: Attached) -> Iterator[Figure]:
-    """Looked up as they come, as packets are: over one pipe, so that no driver's wait for the other's."""
-    reading, writing = os.pipe()
-    with ExitStack() as stack:
-        lines = stack.enter_context(os.fdopen(reading))
-        each = str(_PROCESSES // _DRIVERS)
-        drivers = [stack.enter_context(_running(bed, cgroup, _SHORT_LIVED, each, out=writing)) for _ in range(_DRIVERS)]
-        owners = stack.enter_context(_owners(drivers[0].pid, attached))
-        os.close(writing)
+    """Looked up as they come, as packets are."""
+    with (
+        _running(bed, cgroup, _SHORT_LIVED, str(_PROCESSES)) as driver,
+        _owners(driver.pid, attached) as owners,
+    ):
         started = time.perf_counter()
-        known = sum(_is_known(owners, *line.split()) for line in lines)
+        known = sum(_is_known(owners, *line.split()) for line in driver.says)
         rate = _PROCESSES / (time.perf_counter() - started)
-        counts = dict(owners.counts)
-    share = known / _PROCESSES
-    against = f"{rate:,.0f} a second; {counts}"
-    yield Figure("owners known, of processes that connect and exit", share, "", at_least(0.999), against)
+        against = f"{rate:,.0f} a second; {dict(owners.counts)}"
+    yield Figure("owners known, of processes that connect and exit", known / _PROCESSES, "", at_least(0.999), against)
 
 
 def _is_known(owners: Owners, pid: str, src: str, port: str) -> bool:
@@ -182,17 +179,18 @@ def _owners(process: int, attached: Attached) -> Iterator[Owners]:
         yield Owners(Sources(attached, diag, paths))
 
 
+@dataclass(frozen=True, slots=True)
+class Running:
+    pid: int
+    says: IO[str]
+
+
 @contextmanager
-def _running(
-    bed: Bed, cgroup: Path, script: str, *arguments: str, out: int = subprocess.PIPE
-) -> Iterator[subprocess.Popen[Any]]:
+def _running(bed: Bed, cgroup: Path, script: str, *arguments: str) -> Iterator[Running]:
     command = [sys.executable, "-I", "-S", "-c", script, atlas.ALLOWED.v4, str(atlas.DISCARD_PORT), *arguments]
-    with bed.world.popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=out,
-        text=True,
-        preexec_fn=lambda: cgroups.join(cgroup),
-    ) as process:
-        yield process
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with bed.world.popen(command, **pipes, preexec_fn=lambda: cgroups.join(cgroup)) as process:
+        if process.stdout is None or process.stdin is None:
+            raise BenchError("Popen made no pipes")
+        yield Running(process.pid, process.stdout)
         process.stdin.close()

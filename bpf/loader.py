@@ -47,7 +47,7 @@ class Attached:
     programs: Map
     watched: Map
     _descriptors: ExitStack
-    watched_ports: set[int] = field(default_factory=set)
+    watched_ports: set[int] = field(default_factory=set, init=False)
 
     def watch(self, port: int) -> None:
         """Own packets to this port too, as the listener on it sees them: after redirection."""

@@ -21,7 +21,6 @@ from pathlib import Path
 
 import dnslib
 
-from bench.figure import Figure, at_least, number
 from policy.bindings import Bindings
 from policy.decide import Decision
 from policy.values import Action, Query, Reason
@@ -33,6 +32,7 @@ _NAMES = [f"n{each}.example.com" for each in range(100)]
 _PORTS = {"dnsfw": 15300, "dnsmasq": 15301, "unbound": 15302}
 _UPSTREAM_PORT = 15303
 _SECONDS = 5
+_TARGET = 30_000  # queries a second
 _CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -46,24 +46,23 @@ def main() -> int:
         questions = scratch / "questions"
         questions.write_text("".join(f"{name} A\n" for name in _NAMES), encoding="ascii")
         stack.enter_context(_child(_upstream, _UPSTREAM_PORT))
-        rate, micros = _measure(stack.enter_context(_child(_serve, _PORTS["dnsfw"])), "dnsfw", questions)
+        rate = _measure(stack.enter_context(_child(_serve, _PORTS["dnsfw"])), "dnsfw", questions)
         for peer, command in (("dnsmasq", _dnsmasq()), ("unbound", _unbound(scratch))):
             if shutil.which(peer) is None:
                 print(f"{peer:8} not installed: not compared")
                 continue
             _measure(stack.enter_context(_started(command, _PORTS[peer])), peer, questions)
-        figure = Figure("cached DNS answers a second", rate, "1/s", at_least(30_000), f"{number(micros)} µs CPU each")
-        return 0 if figure.met else 1
+        return 0 if rate >= _TARGET else 1
 
 
-def _measure(pid: int, name: str, questions: Path) -> tuple[float, float]:
-    """Queries a second and CPU microseconds a query of process `pid`, after one round that fills its cache."""
+def _measure(pid: int, name: str, questions: Path) -> float:
+    """Queries a second, printed with the CPU time a query of process `pid`, after one round that fills its cache."""
     _dnsperf(_PORTS[name], questions, 1)
     before = _cpu_seconds(pid)
     completed, rate = _dnsperf(_PORTS[name], questions, _SECONDS)
     micros = (_cpu_seconds(pid) - before) / completed * 1e6
     print(f"{name:8} {rate:10,.0f} queries/s  {micros:6.1f} µs CPU a query")
-    return rate, micros
+    return rate
 
 
 def _dnsperf(port: int, questions: Path, seconds: int) -> tuple[int, float]:
@@ -127,13 +126,14 @@ def _wait_for(port: int) -> None:
 
 
 def _upstream(port: int) -> None:
-    """Answers every question with one address, on loopback."""
+    """Answers each question with an address of its own, on loopback."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", port))
         while True:
             data, peer = server.recvfrom(4096)
             reply = dnslib.DNSRecord.parse(data).reply()
-            reply.add_answer(dnslib.RR(reply.q.qname, rdata=dnslib.A("192.0.2.1"), ttl=3600))
+            number_of_name = int(reply.q.qname.label[0][1:])
+            reply.add_answer(dnslib.RR(reply.q.qname, rdata=dnslib.A(f"192.0.2.{number_of_name}"), ttl=3600))
             server.sendto(reply.pack(), peer)
 
 

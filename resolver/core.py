@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 
 from policy.decide import Decision
 from policy.rules import Flag, Rule
@@ -37,13 +38,15 @@ class ResolverConfig:
     """Times in seconds, sizes in octets."""
 
     upstreams: tuple[Upstream, ...]
-    refusal: Refusal = Refusal.NXDOMAIN
+    authorities: Path | None = None  # a file of certificates to trust for TLS upstreams; None: the system's
     patience: Patience = field(default_factory=Patience)
+    refusal: Refusal = Refusal.NXDOMAIN
     binding_floor: float = 60.0  # a program may use an address for a while after its TTL ran out
     failure_ttl: float = 2.0  # at least 1 (RFC 9520 3.2)
     cache_octets: int = 4 << 20  # of answers, and as much again of ready replies
     max_exchanges: int = 512  # open at once, a socket each
     max_waiting: int = 2048  # clients' questions that wait for those
+    max_waiting_each: int = 1024  # of one client address: a container can't use up what is for all
     tcp_connections: int = 128
     tcp_idle: float = 10.0  # RFC 7766 6.2.3 asks for "a few seconds"
     tcp_pipeline: int = 32  # questions of one connection that are worked on at once

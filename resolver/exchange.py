@@ -19,24 +19,18 @@ import secrets
 import string
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Final
 
 from resolver import wire
 from resolver.message import Message, MessageError, read_response
 from resolver.reply import Ede, Explanation
-from resolver.upstreams import Upstream
+from resolver.upstreams import Transport, Upstream
 from resolver.wire import HEADER, TYPE_CLASS
 
 _CASE_BIT: Final = 0x20
 _CASE_MASK: Final = bytes(_CASE_BIT if chr(octet) in string.ascii_letters else 0 for octet in range(256))
 
 type Bits = Callable[[int], int]
-
-
-class Transport(Enum):
-    UDP = "udp"
-    TCP = "tcp"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +48,7 @@ class Patience:
     """How long to wait, in seconds, and how much to bear."""
 
     udp: float = 1.0  # for an answer to one datagram
-    tcp: float = 2.0  # for a connection and its answer
+    stream: float = 2.0  # for a connection and its answer, over TCP or TLS
     total: float = 4.5  # for all attempts together: under the 5 s of most stub resolvers (resolv.conf(5))
     after_error: float = 0.1  # after an ICMP error, which anyone may forge: a true answer may be on its way
     rounds: int = 2  # times that each upstream is asked
@@ -119,7 +113,7 @@ class Exchange:
         if message is None:
             return self._ignore(attempt, now)
         if message.truncated:
-            if attempt.transport is Transport.TCP:
+            if attempt.transport is not Transport.UDP:
                 return self.closed(now)
             return self._try(attempt.upstream, Transport.TCP, now)  # RFC 7766 5
         if message.rcode in (wire.NOERROR, wire.NXDOMAIN):
@@ -129,7 +123,7 @@ class Exchange:
 
     def network_error(self, now: float) -> Step | None:
         """The socket reported an error. Over UDP that may be a forged ICMP message, so it only shortens the wait."""
-        if self._current().transport is Transport.TCP:
+        if self._current().transport is not Transport.UDP:
             return self.closed(now)
         self._error = self._unreachable()
         self.deadline = min(self.deadline, now + self.patience.after_error)
@@ -172,7 +166,7 @@ class Exchange:
 
     def _ignore(self, attempt: Attempt, now: float) -> Step | None:
         self.ignored += 1
-        if attempt.transport is Transport.TCP:
+        if attempt.transport is not Transport.UDP:
             return self.closed(now)  # nobody else speaks on this connection: the upstream itself is wrong
         self._near_misses += 1
         if self._near_misses >= self.patience.near_misses:
@@ -183,12 +177,12 @@ class Exchange:
         upstream = next((each for each in self._order if each not in self._refused), None)
         if upstream is None or now >= self._ends:
             return Failed(None if self._refused else self._error)
-        return self._try(upstream, Transport.UDP, now)
+        return self._try(upstream, upstream.transport, now)
 
     def _try(self, upstream: Upstream, transport: Transport, now: float) -> Step:
         if now >= self._ends:
             return Failed(self._error or _silence(upstream))
-        wait = self.patience.udp if transport is Transport.UDP else self.patience.tcp
+        wait = self.patience.udp if transport is Transport.UDP else self.patience.stream
         self.deadline = min(now + wait, self._ends)
         self._sent, self._near_misses = now, 0
         self._attempt = Attempt(upstream, transport, question_bytes(self.asked, self.randbits))

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from resolver.boundary import Boundary
 from resolver.core import ResolverConfig
-from resolver.exchange import Answered, Asked, Attempt, Exchange, Failed, Outcome, Step, Transport
+from resolver.exchange import Answered, Asked, Attempt, Exchange, Failed, Outcome, Step
 from resolver.framing import Deframer, FrameError, frame
-from resolver.upstreams import Standings
+from resolver.tls import TlsChannel, verifying_context
+from resolver.upstreams import Standings, Transport
 
 type Clock = Callable[[], float]
 type Done = Callable[[Outcome], None]
 
 _READ: Final = 0x10000  # octets: more than any message
-_KINDS: Final = {Transport.UDP: socket.SOCK_DGRAM, Transport.TCP: socket.SOCK_STREAM}
 
 
 class Forwarder:
@@ -32,15 +34,18 @@ class Forwarder:
         self._clock = clock
         self._boundary = boundary
         self._standings = Standings(config.upstreams)
+        secure = any(each.transport is Transport.TLS for each in config.upstreams)
+        self._tls = verifying_context(config.authorities) if secure else None  # megabytes, where nobody needs it
         self._runs: dict[Asked, _Run] = {}
         self._waiting = 0
+        self._closed = False
 
     def is_asking(self, asked: Asked) -> bool:
         return asked in self._runs
 
     def has_room(self, asked: Asked) -> bool:
         room = self.is_asking(asked) or len(self._runs) < self._config.max_exchanges
-        return room and self._waiting < self._config.max_waiting
+        return room and self._waiting < self._config.max_waiting and not self._closed
 
     def ask(self, asked: Asked, done: Done, loop: asyncio.AbstractEventLoop) -> None:
         """Call `done` with the outcome, later or at once. An identical question under way is joined."""
@@ -50,12 +55,15 @@ class Forwarder:
             return
         upstreams = self._standings.ranked(self._clock())
         exchange = Exchange(asked, upstreams, self._config.patience)
-        run = self._runs[asked] = _Run(exchange, (loop, self._clock, self._boundary), self._finish)
+        run = self._runs[asked] = _Run(
+            exchange, _Surroundings(loop, self._clock, self._boundary, self._tls), self._finish
+        )
         run.waiters.append(done)
         run.begin()
 
     def close(self) -> None:
-        """End all exchanges; those who wait are told that they failed."""
+        """End all exchanges; those who wait are told that they failed. There is room for none from now on."""
+        self._closed = True
         for run in [*self._runs.values()]:
             run.finish(Failed(None))
 
@@ -71,23 +79,35 @@ class Forwarder:
             done(outcome)
 
 
+@dataclass(frozen=True, slots=True)
+class _Surroundings:
+    """What every run needs. `tls` is None where no upstream speaks it."""
+
+    loop: asyncio.AbstractEventLoop
+    clock: Clock
+    boundary: Boundary
+    tls: ssl.SSLContext | None
+
+
 class _Run:
     """One exchange on its way: the socket of its current attempt, its timer, and those who wait."""
 
     def __init__(
         self,
         exchange: Exchange,
-        surroundings: tuple[asyncio.AbstractEventLoop, Clock, Boundary],
+        surroundings: _Surroundings,
         finished: Callable[[_Run, Outcome], None],
     ) -> None:
         self.exchange = exchange
         self.waiters: list[Done] = []
-        self._loop, self._clock, self._boundary = surroundings
+        self._loop, self._clock, self._boundary = surroundings.loop, surroundings.clock, surroundings.boundary
+        self._context = surroundings.tls
         self._finished = finished
         self._socket: socket.socket | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._armed_for = 0.0
-        self._deframer: Deframer | None = None
+        self._deframer: Deframer | None = None  # while the attempt is over a stream
+        self._tls: TlsChannel | None = None  # while that stream is encrypted
 
     def begin(self) -> None:
         self._advance(self.exchange.start)
@@ -112,7 +132,8 @@ class _Run:
         upstream = attempt.upstream
         try:
             family = socket.AF_INET6 if upstream.address.version == 6 else socket.AF_INET
-            self._socket = opened = socket.socket(family, _KINDS[attempt.transport] | socket.SOCK_NONBLOCK)
+            kind = socket.SOCK_DGRAM if attempt.transport is Transport.UDP else socket.SOCK_STREAM
+            self._socket = opened = socket.socket(family, kind | socket.SOCK_NONBLOCK)
             if attempt.transport is Transport.UDP:
                 opened.connect((str(upstream.address), upstream.port))
                 opened.send(attempt.payload)
@@ -120,15 +141,24 @@ class _Run:
             else:
                 self._deframer = Deframer(_READ)
                 opened.connect_ex((str(upstream.address), upstream.port))
-                self._loop.add_writer(opened, self._connected, opened, frame(attempt.payload))
+                self._loop.add_writer(opened, self._connected, opened, self._opening(attempt))
         except OSError:
             return self.exchange.closed(self._clock())  # our own kernel says so: nothing to wait for
         return None
 
-    def _connected(self, opened: socket.socket, framed: bytes) -> None:
+    def _opening(self, attempt: Attempt) -> bytes:
+        """The first octets of a stream: the question, or the greeting that comes before it."""
+        framed = frame(attempt.payload)
+        if attempt.transport is not Transport.TLS or self._context is None:
+            return framed
+        upstream = attempt.upstream
+        self._tls = TlsChannel(self._context, upstream.certified or str(upstream.address), framed)
+        return self._tls.to_send()
+
+    def _connected(self, opened: socket.socket, opening: bytes) -> None:
         self._loop.remove_writer(opened)
         try:
-            opened.send(framed)  # a question fits the empty buffer of a new connection whole
+            opened.send(opening)  # so little fits the empty buffer of a new connection whole
         except OSError:
             self._advance(self.exchange.network_error)
             return
@@ -139,6 +169,7 @@ class _Run:
             return
         try:
             data = opened.recv(_READ)
+            said = self._decrypted(opened, data)
         except BlockingIOError:
             return
         except OSError:
@@ -147,9 +178,18 @@ class _Run:
         if self._deframer is None:
             self._advance(lambda now: self.exchange.receive(data, now))
         else:
-            self._received(self._deframer, data)
+            self._received(self._deframer, said, ended=not data)
 
-    def _received(self, deframer: Deframer, piece: bytes) -> None:
+    def _decrypted(self, opened: socket.socket, data: bytes) -> bytes:
+        """What the octets say, after the channel's own replies to them. Raises OSError for a server that lies."""
+        if self._tls is None:
+            return data
+        said = self._tls.receive(data)
+        if reply := self._tls.to_send():
+            opened.send(reply)
+        return said
+
+    def _received(self, deframer: Deframer, piece: bytes, *, ended: bool) -> None:
         deframer.feed(piece)
         try:
             message = deframer.next()
@@ -158,7 +198,7 @@ class _Run:
             return
         if message is not None:
             self._advance(lambda now: self.exchange.receive(message, now))
-        elif not piece:
+        elif ended:
             self._advance(self.exchange.closed)
 
     def _set_timer(self) -> None:
@@ -179,4 +219,4 @@ class _Run:
             self._loop.remove_writer(self._socket)
             self._socket.close()
             self._socket = None
-        self._deframer = None
+        self._deframer = self._tls = None

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from policy.values import Flow, Query
+from policy.values import Address, Flow, Query
 from resolver.boundary import Boundary, Fault
 from resolver.core import Bind, Core, Judge, Pending, ResolverConfig
 from resolver.exchange import Outcome
@@ -41,6 +42,7 @@ class Resolver:
         self._boundary = Boundary(self._fault, lambda: self._core.judged)
         self._forwarder = Forwarder(config, clock, Boundary(self._fault, lambda: None))
         self._connections = Connections(config.tcp_connections)
+        self._waiting: Counter[Address] = Counter()  # questions under way, by client; no entry is 0
         self._udp: list[UdpListener] = []
         self._tcp: list[asyncio.Server] = []
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -73,10 +75,12 @@ class Resolver:
 
     def forward(self, pending: Pending, send: Send) -> None:
         """Ask upstream; `send` is called with the reply, once."""
-        asked = pending.asked
-        if self._loop is None or not self._forwarder.has_room(asked):
+        asked, client = pending.asked, pending.query.client.src
+        crowded = self._waiting[client] >= self._config.max_waiting_each
+        if self._loop is None or crowded or not self._forwarder.has_room(asked):
             send(self._core.overloaded(pending))
             return
+        self._waiting[client] += 1
         if self._forwarder.is_asking(asked):
             self.counters.joined += 1
         else:
@@ -84,9 +88,15 @@ class Resolver:
         self._forwarder.ask(asked, partial(self._conclude, pending, send), self._loop)
 
     def _conclude(self, pending: Pending, send: Send, outcome: Outcome) -> None:
+        self._done(pending.query.client.src)
         data = self._boundary.run(lambda: servfail(pending.data), self._core.conclude, pending, outcome, self.clock())
         if data is not None:
             send(data)
+
+    def _done(self, client: Address) -> None:
+        self._waiting[client] -= 1
+        if not self._waiting[client]:
+            del self._waiting[client]
 
     def _connection(self) -> TcpConnection:
         return TcpConnection(self, self._config, self._connections)

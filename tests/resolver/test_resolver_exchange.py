@@ -11,14 +11,14 @@ import dnslib
 import pytest
 
 from resolver import wire
-from resolver.exchange import Answered, Asked, Attempt, Exchange, Failed, Patience, Step, Transport, question_bytes
+from resolver.exchange import Answered, Asked, Attempt, Exchange, Failed, Patience, Step, question_bytes
 from resolver.reply import Ede
-from resolver.upstreams import Upstream, parse_upstream
+from resolver.upstreams import Transport, Upstream, parse_upstream
 from resolver.wire import wire_name
 
 FIRST, SECOND = parse_upstream("192.0.2.53"), parse_upstream("192.0.2.54")
 ASKED = Asked(wire_name("www.a-long-enough-name.example.com"), wire.A)
-PATIENCE = Patience(udp=1.0, tcp=2.0, total=4.5, after_error=0.1, rounds=2, near_misses=3)
+PATIENCE = Patience(udp=1.0, stream=2.0, total=4.5, after_error=0.1, rounds=2, near_misses=3)
 
 
 def reply_to(attempt: Attempt, *, rcode: int = 0, tc: int = 0) -> bytes:
@@ -36,12 +36,13 @@ class Play:
 
     upstreams: tuple[Upstream, ...] = (FIRST, SECOND)
     now: float = 100.0
+    patience: Patience = PATIENCE
     exchange: Exchange = field(init=False)
     step: Step | None = field(init=False)
 
     def __post_init__(self) -> None:
         bits = random.Random(4).getrandbits
-        self.exchange = Exchange(ASKED, self.upstreams, PATIENCE, bits)
+        self.exchange = Exchange(ASKED, self.upstreams, self.patience, bits)
         self.step = self.exchange.start(self.now)
         self.attempt = self.sent()
 
@@ -178,6 +179,13 @@ def test_all_silent_fails_within_the_total_and_says_why() -> None:
     assert play.step.explanation.code is Ede.NO_REACHABLE_AUTHORITY
     assert play.now - 100.0 <= PATIENCE.total
     assert play.exchange.timed_out == [FIRST, SECOND, FIRST, SECOND]
+
+
+def test_the_last_wait_is_cut_to_the_total() -> None:
+    play = Play(patience=Patience(udp=1.0, total=1.5))
+    play.times_out()
+    assert (play.sent().upstream, play.exchange.deadline) == (SECOND, 101.5)
+    assert isinstance(play.times_out(), Failed)
 
 
 def test_an_icmp_error_shortens_the_wait_but_a_true_answer_still_wins() -> None:

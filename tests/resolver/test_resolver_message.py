@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resolver import wire
-from resolver.message import MAX_RECORDS, Message, MessageError, Record, encode_records, read_response
+from resolver.message import MAX_HOPS, MAX_RECORDS, Message, MessageError, Record, encode_records, read_response
 
 NAME = b"\x03www\x07example\x03com\x00"
 QUESTION = NAME + b"\0\1\0\1"
@@ -53,6 +53,25 @@ def test_a_ttl_with_the_high_bit_is_zero(ttl: int, read: int) -> None:  # RFC 21
     assert read_response(response(record(b"\xc0\x0c", 1, b"\1\2\3\4", ttl))).answers[0].ttl == read
 
 
+LONG = (b"\x3c" + b"b" * 60) * 2
+
+
+def pointer(to: int) -> bytes:
+    return struct.pack("!H", 0xC000 | to)
+
+
+def pointer_chain(hops: int) -> bytes:
+    """An owner that is `hops` pointers away from its name: the data of one record is a name, a label and then pointers,
+    each to the one before."""
+    data = FIRST + 11
+    chain = b"\1x\0" + pointer(data) + b"".join(pointer(data + 3 + 2 * each) for each in range(hops - 2))
+    return response(record(b"\0", 16, chain), record(pointer(data + 3 + 2 * (hops - 2)), 16, b""))
+
+
+def test_the_longest_chain_of_pointers_that_is_followed() -> None:
+    assert read_response(pointer_chain(MAX_HOPS)).answers[1].owner == b"\1x\0"
+
+
 @pytest.mark.parametrize(
     "message",
     [
@@ -83,7 +102,16 @@ def test_a_ttl_with_the_high_bit_is_zero(ttl: int, read: int) -> None:  # RFC 21
         pytest.param(response(record(b"\xc0\x0c", 15, b"\0")), id="mx-without-a-name"),
         pytest.param(response(record(b"\xc0\x0c", 39, b"\xc0\x0c")), id="compressed-dname"),  # RFC 6672 2.5
         pytest.param(response(record(b"\xc0\x0c", 65, b"\0\1\xc0\x0c")), id="compressed-https"),  # RFC 9460 2.2
-        pytest.param(response(counts=f"1 {MAX_RECORDS + 1} 0 0"), id="more-records-than-we-read"),
+        pytest.param(response(*[A_RECORD] * (MAX_RECORDS + 1)), id="more-records-than-we-read"),
+        pytest.param(
+            response(pointer(FIRST + 12) + A_RECORD[2:], record(b"\0", 16, b"")), id="pointer-forward-to-a-good-name"
+        ),
+        pytest.param(
+            response(record((b"\x3c" + b"a" * 60) * 3 + b"\0", 16, b""), record(LONG + pointer(FIRST), 16, b"")),
+            id="name-over-255-octets-by-pointer",
+        ),
+        pytest.param(pointer_chain(MAX_HOPS + 1), id="one-pointer-too-many"),
+        pytest.param(pointer_chain(3000), id="thousands-of-pointers"),
     ],
 )
 def test_what_is_not_a_response(message: bytes) -> None:
@@ -153,18 +181,6 @@ def test_damaged_answers_raise_our_error_and_no_other(data: st.DataObject) -> No
     assert all(len(each.owner) <= 255 and each.ttl < 1 << 31 for each in read.answers)
 
 
-def pointer(to: int) -> bytes:
-    return struct.pack("!H", 0xC000 | to)
-
-
-def pointer_chain(count: int) -> bytes:
-    """Each record's data is a pointer to the one before, and each owner the last of them."""
-    chain = b"".join(record(b"\0", 16, pointer(FIRST + 11 + 13 * max(0, each - 1))) for each in range(count))
-    return response(
-        chain, *[record(pointer(FIRST + 11 + 13 * (count - 1)), 16, b"")] * 300, counts=f"1 {count + 300} 0 0"
-    )
-
-
 def pointers_into_a_long_name(count: int) -> bytes:
     long = record(b"\1a" * 127 + b"\0", 16, b"")
     return response(long, *[record(pointer(FIRST + 2 * (each % 127)), 16, b"") for each in range(count)])
@@ -173,7 +189,7 @@ def pointers_into_a_long_name(count: int) -> bytes:
 @pytest.mark.parametrize(
     "message",
     [
-        pytest.param(pointer_chain(200), id="chained-pointers"),
+        pytest.param(pointer_chain(3000), id="chained-pointers"),
         pytest.param(pointers_into_a_long_name(500), id="500-records-behind-a-long-name"),
         pytest.param(response(*[A_RECORD] * MAX_RECORDS), id="as-many-records-as-we-read"),
         pytest.param(response(*[A_RECORD] * 4000), id="64-kib-of-records"),

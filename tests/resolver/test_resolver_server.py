@@ -24,7 +24,7 @@ from resolver.upstreams import Upstream, parse_upstream
 
 ALLOW = Decision(Action.ALLOW, Reason.ALLOW_RULE, None, None)
 DENY = Decision(Action.DENY, Reason.NO_RULE, None, None)
-HURRY = Patience(udp=0.3, tcp=0.5, total=1.0, after_error=0.05)
+HURRY = Patience(udp=0.3, stream=0.5, total=1.0, after_error=0.05)
 
 type Script = Callable[[bytes], list[bytes]]
 
@@ -425,14 +425,14 @@ def test_tcp_idle_and_creeping_connections_end() -> None:
 
 def test_tcp_the_connection_idle_longest_makes_room() -> None:
     async def scene() -> None:
-        async with world(FakeUpstream(), tcp_connections=2) as here, here.tcp() as oldest, here.tcp() as used:
-            for reader, writer in (oldest, used, oldest, used):
+        async with world(FakeUpstream(), tcp_connections=2) as here, here.tcp() as used, here.tcp() as idle:
+            for reader, writer in (used, idle, used):
                 writer.write(frame(question()))
                 await read_frame(reader)
             async with here.tcp() as (reader, writer):
                 writer.write(frame(question(ident=9)))
                 assert seen(await read_frame(reader))[0] == 9
-                assert await ended(oldest[0])
+                assert await ended(idle[0])
                 used[1].write(frame(question(ident=10)))
                 assert seen(await read_frame(used[0]))[0] == 10
 
@@ -444,6 +444,48 @@ def test_tcp_a_pipeline_deeper_than_the_cap_is_served_to_its_end() -> None:
         async with world(FakeUpstream(), tcp_pipeline=2) as here, here.tcp() as (reader, writer):
             writer.write(b"".join(frame(question(f"n{each}.example.com", ident=each)) for each in range(50)))
             assert {seen(await read_frame(reader))[0] for _ in range(50)} == set(range(50))
+
+    play(scene)
+
+
+def test_tcp_no_more_of_a_connections_questions_are_taken_up_than_the_cap() -> None:
+    async def scene() -> None:
+        names: list[str] = []
+        full = asyncio.Event()
+
+        def script(data: bytes) -> list[bytes]:
+            names.append(str(dnslib.DNSRecord.parse(data).q.qname).lower())
+            if "n1.example.com." in names:
+                full.set()
+            return honest(data) if names[-1].startswith("probe") else []
+
+        async with world(FakeUpstream(script), tcp_pipeline=2) as here, here.tcp() as (_, writer):
+            writer.write(b"".join(frame(question(f"n{each}.example.com", ident=each)) for each in range(5)))
+            await full.wait()
+            await here.udp(question("probe.example.com"))
+            assert names == ["n0.example.com.", "n1.example.com.", "probe.example.com."]
+
+    play(scene)
+
+
+@pytest.mark.parametrize("cap", ["max_waiting", "max_waiting_each"])
+def test_joining_has_a_cap_too(cap: str) -> None:
+    async def scene() -> None:
+        async with world(FakeUpstream(silent), **{cap: 3}) as here:
+            replies = await here.udp_all([question(ident=each) for each in range(5)])
+            assert [seen(reply)[:2] for reply in replies[:2]] == [(3, wire.REFUSED), (4, wire.REFUSED)]
+            assert {seen(reply)[:2] for reply in replies[2:]} == {(each, wire.SERVFAIL) for each in range(3)}
+            # answered from the failure just kept, and no place is lost for good
+            assert seen(await here.udp(question("other.example.com", ident=9)))[:2] == (9, wire.SERVFAIL)
+
+    play(scene)
+
+
+def test_one_client_can_not_use_up_what_is_for_all() -> None:
+    async def scene() -> None:
+        async with world(FakeUpstream(silent), max_waiting_each=1) as here:
+            both = asyncio.gather(here.udp(question(ident=1)), here.udp(question(ident=2), "::1"))
+            assert [seen(reply)[:2] for reply in await both] == [(1, wire.SERVFAIL), (2, wire.SERVFAIL)]
 
     play(scene)
 

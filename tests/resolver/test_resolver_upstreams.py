@@ -18,6 +18,10 @@ FIRST, SECOND, THIRD = (parse_upstream(f"192.0.2.{each}") for each in (1, 2, 3))
         ("[2606:4700:4700::1111]", "2606:4700:4700::1111", 53, "[2606:4700:4700::1111]"),
         ("[::1]:5353", "::1", 5353, "[::1]:5353"),
         ("fe80::1%eth0", "fe80::1%eth0", 53, "[fe80::1%eth0]"),
+        ("udp://1.1.1.1", "1.1.1.1", 53, "1.1.1.1"),
+        ("tcp://1.1.1.1", "1.1.1.1", 53, "tcp://1.1.1.1"),
+        ("tls://1.1.1.1", "1.1.1.1", 853, "tls://1.1.1.1"),
+        ("tls://[::1]:8853#dns.example", "::1", 8853, "tls://[::1]:8853#dns.example"),
     ],
 )
 def test_what_names_an_upstream(text: str, address: str, port: int, shown: str) -> None:
@@ -41,7 +45,11 @@ def test_what_names_an_upstream(text: str, address: str, port: int, shown: str) 
         ("[::1]:", "not a port"),
         ("[::1", "[ADDR]:PORT"),
         ("[::1]53", "[ADDR]:PORT"),
-        ("tls://1.1.1.1", "not an IP address"),
+        ("quic://1.1.1.1", "none of udp, tcp, tls"),
+        ("://1.1.1.1", "none of udp, tcp, tls"),
+        ("tls://dns.example#dns.example", "host name"),
+        ("1.1.1.1#dns.example", "certificate"),
+        ("tcp://1.1.1.1#dns.example", "certificate"),
     ],
 )
 def test_what_names_none_says_why(text: str, hint: str) -> None:
@@ -61,6 +69,19 @@ def test_the_systems_own_servers() -> None:
 def test_a_system_without_a_server_is_an_error(text: str) -> None:
     with pytest.raises(UpstreamError):
         upstream_from_system(text)
+
+
+@pytest.mark.parametrize(
+    ("stub", "uplinks", "expected"),
+    [
+        pytest.param("nameserver 127.0.0.53\n", "nameserver 192.0.2.1\n", ["192.0.2.1"], id="resolved-in-between"),
+        pytest.param("nameserver 127.0.0.53\n", "", ["127.0.0.53"], id="no-list-of-its-own"),
+        pytest.param("nameserver 127.0.0.53\n", "# none\n", ["127.0.0.53"], id="no-uplink"),
+        pytest.param("nameserver 192.0.2.9\n", "nameserver 192.0.2.1\n", ["192.0.2.9"], id="not-resolved's-stub"),
+    ],
+)
+def test_real_servers_stand_in_for_resolveds_stub(stub: str, uplinks: str, expected: list[str]) -> None:
+    assert [str(each) for each in upstream_from_system(stub, uplinks)] == expected
 
 
 def test_the_configured_order_stands_until_something_is_known() -> None:

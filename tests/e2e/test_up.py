@@ -1,0 +1,188 @@
+"""`dnsfw up` on a laptop: the host is guarded, and what was there before goes on.
+
+Each test has a laptop of its own, as `up` changes the whole of it.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from dnsfw.playground import atlas
+from dnsfw.playground.world import Playground, Setting
+
+pytestmark = pytest.mark.kernel
+
+POLICY = f"{atlas.ALLOWED_NAME}\n"
+RULESET = ["sh", "-c", "nft list ruleset; iptables-nft-save | grep -v '^#'; sysctl -a 2>/dev/null | grep forwarding"]
+# Connects, says so, and sends what it is told to on its standard input.
+TALKER = """
+import socket, sys
+peer = socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)
+print("connected", flush=True)
+for line in sys.stdin:
+    peer.sendall(line.encode())
+"""
+# Listens, and answers each connection's first line.
+LISTENER = """
+import socket
+with socket.create_server(("::", 2222), family=socket.AF_INET6, dualstack_ipv6=True) as server:
+    print("listening", flush=True)
+    while True:
+        peer, _ = server.accept()
+        with peer:
+            peer.sendall(b"answer to " + peer.recv(100))
+"""
+
+
+@pytest.fixture
+def laptop() -> Iterator[Playground]:
+    with Playground(Setting()) as world:
+        yield world
+
+
+@contextmanager
+def up(laptop: Playground, tmp_path: Path, *options: str, policy: str = POLICY) -> Iterator[subprocess.Popen[str]]:
+    """A guard in force, ended by Ctrl-C's signal; what it says at its end is left on its stderr."""
+    file = tmp_path / "policy"
+    file.write_text(policy)
+    process = laptop.popen(laptop.dnsfw("up", "--policy", str(file), *options), stderr=subprocess.PIPE, text=True)
+    with process:
+        assert process.stderr is not None
+        said = process.stderr.readline()
+        assert "guarding this host" in said, said + process.stderr.read()
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGINT)
+
+
+def fetch(laptop: Playground, url: str) -> subprocess.CompletedProcess[str]:
+    return laptop.run(["curl", "-sS", "--max-time", "5", "--cacert", str(laptop.authority), url])
+
+
+def from_the_internet(laptop: Playground, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    pid = str(laptop._internet.pid)
+    inside = ["nsenter", "-t", pid, "-n", *command]
+    return subprocess.run(inside, capture_output=True, text=True, check=False, timeout=20)
+
+
+def test_the_host_is_guarded_and_as_it_was_afterwards(laptop: Playground, tmp_path: Path) -> None:
+    before = laptop.run(RULESET).stdout
+    with up(laptop, tmp_path) as guard:
+        assert "hello" in fetch(laptop, f"https://{atlas.ALLOWED_NAME}/").stdout
+        assert fetch(laptop, f"https://{atlas.EVIL_ZONE}/").returncode == 6  # curl: could not resolve
+        for place in (atlas.EVIL.v4, f"[{atlas.EVIL.v6}]"):
+            assert fetch(laptop, f"https://{place}:8443/").returncode == 7  # curl: could not connect
+        guard.send_signal(signal.SIGINT)
+        assert guard.stderr is not None
+        summary = guard.stderr.read()
+    assert guard.returncode == 0
+    assert f"resolve {atlas.EVIL_ZONE}" in summary
+    assert f"to allow it: [{atlas.EVIL.v6}]:8443" in summary
+    assert laptop.run(RULESET).stdout == before
+    assert fetch(laptop, f"https://{atlas.EVIL.v4}:8443/").returncode != 7
+
+
+@pytest.mark.parametrize("address", atlas.EVIL.addresses)
+def test_a_connection_that_was_up_before_goes_on_and_a_new_one_does_not(
+    laptop: Playground, tmp_path: Path, address: str
+) -> None:
+    talker = laptop.popen(
+        [sys.executable, "-c", TALKER, address, "4444"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with talker:
+        assert talker.stdin is not None
+        assert talker.stdout is not None
+        assert talker.stdout.readline() == "connected\n"
+        with up(laptop, tmp_path):
+            talker.stdin.write("5ea1d1a900\n")
+            talker.stdin.flush()
+            assert laptop.arrivals("5ea1d1a900", within=5)
+            again = laptop.run([sys.executable, "-c", TALKER, address, "4444"], stdin="f4e5b00077\n")
+            assert "ConnectionRefusedError" in again.stderr
+        talker.stdin.close()
+    assert not laptop.arrivals("f4e5b00077")
+
+
+@pytest.mark.parametrize("address", atlas.LAPTOP.addresses)
+def test_inbound_connections_go_on(laptop: Playground, tmp_path: Path, address: str) -> None:
+    """An administrator's SSH session comes in like this one."""
+    server = laptop.popen([sys.executable, "-c", LISTENER], stdout=subprocess.PIPE, text=True)
+    with server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == "listening\n"
+        ask = f"import socket; c = socket.create_connection(({address!r}, 2222), 5); c.send(b'x'); print(c.recv(99))"
+        try:
+            with up(laptop, tmp_path):
+                assert "answer to x" in from_the_internet(laptop, [sys.executable, "-c", ask]).stdout
+        finally:
+            server.kill()
+
+
+def test_audit_denies_nothing_and_tells_what_it_would_have(laptop: Playground, tmp_path: Path) -> None:
+    journal = tmp_path / "journal"
+    with up(laptop, tmp_path, "--audit", "--journal", str(journal)) as guard:
+        assert fetch(laptop, f"https://{atlas.EVIL_ZONE}/").stdout
+        guard.send_signal(signal.SIGINT)
+        assert guard.stderr is not None
+        assert "would have been denied" in guard.stderr.read()
+    records = [json.loads(line) for line in journal.read_text().splitlines()]
+    assert {record["mode"] for record in records} == {"audit"}
+    assert any(record["decision"] == "deny" and record["subject"].get("name") == atlas.EVIL_ZONE for record in records)
+
+
+def test_killed_it_leaves_the_host_closed_until_down(laptop: Playground, tmp_path: Path) -> None:
+    before = laptop.run(RULESET).stdout
+    with up(laptop, tmp_path) as guard:
+        down = laptop.run(laptop.dnsfw("down"))
+        assert down.returncode == 125
+        assert "dnsfw up is running" in down.stderr
+        guard.kill()
+        guard.wait()
+    for place in (atlas.ALLOWED.v4, f"[{atlas.ALLOWED.v6}]"):
+        assert fetch(laptop, f"https://{place}/").returncode in (7, 28)  # could not connect, timed out
+    for _ in range(2):
+        assert laptop.run(laptop.dnsfw("down")).returncode == 0
+    assert laptop.run(RULESET).stdout == before
+    assert "hello" in fetch(laptop, f"https://{atlas.ALLOWED_NAME}/").stdout
+
+
+def test_an_up_takes_over_from_one_that_was_killed(laptop: Playground, tmp_path: Path) -> None:
+    before = laptop.run(RULESET).stdout
+    with up(laptop, tmp_path) as guard:
+        guard.kill()
+        guard.wait()
+    with up(laptop, tmp_path):
+        assert "hello" in fetch(laptop, f"https://{atlas.ALLOWED_NAME}/").stdout
+        second = laptop.run(laptop.dnsfw("up"))
+        assert second.returncode == 125
+        assert "guards this host already" in second.stderr
+    assert laptop.run(RULESET).stdout == before
+
+
+def test_a_dead_engine_leaves_the_host_closed(laptop: Playground, tmp_path: Path) -> None:
+    with up(laptop, tmp_path) as guard:
+        children = Path(f"/proc/{guard.pid}/task/{guard.pid}/children").read_text().split()
+        subprocess.run(["kill", "-KILL", *children], check=True)
+        assert guard.stderr is not None
+        assert "the engine died" in guard.stderr.readline()
+        assert fetch(laptop, f"https://{atlas.ALLOWED.v4}/").returncode in (7, 28)
+        guard.send_signal(signal.SIGINT)
+    assert guard.returncode == 125
+
+
+def test_a_resolver_on_the_hosts_own_loopback_needs_an_upstream(tmp_path: Path) -> None:
+    with Playground(Setting(stub_resolver=True)) as laptop:
+        refused = laptop.run(laptop.dnsfw("up"))
+        assert refused.returncode == 125
+        assert "--upstream" in refused.stderr
+        with up(laptop, tmp_path, "--upstream", atlas.UPSTREAM.v4):
+            assert "hello" in fetch(laptop, f"https://{atlas.ALLOWED_NAME}/").stdout

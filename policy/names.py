@@ -76,17 +76,17 @@ def suffixes(name: str) -> Iterator[str]:
         dot = name.find(".", dot + 1)
 
 
-def glob(text: str) -> str:
-    """A regular expression's source for `text`, in which each `*` is any run of characters.
+def glob(text: str) -> re.Pattern[str]:
+    """`text`, in which each `*` is any run of characters, as a regular expression.
 
-    Atomic groups settle each piece at its first place, as in fnmatch: no backtracking, whatever the attacker sends.
+    Atomic groups settle each piece at its first place, as in fnmatch: no backtracking, whatever an attacker sends.
     """
     head, *pieces = text.split("*")
-    if not pieces:
-        return re.escape(head)
-    *middle, tail = pieces
-    lazily = (f"(?>.*?{re.escape(piece)})" for piece in middle if piece)
-    return re.escape(head) + "".join(lazily) + ".*" + re.escape(tail)
+    source = re.escape(head)
+    if pieces:
+        *middle, tail = pieces
+        source += "".join(f"(?>.*?{re.escape(piece)})" for piece in middle if piece) + ".*" + re.escape(tail)
+    return re.compile(source, re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class Pattern:
     _label: re.Pattern[str] | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_label", re.compile(glob(self.label)) if self.label else None)
+        object.__setattr__(self, "_label", glob(self.label) if self.label else None)
 
     def matches(self, name: str) -> bool:
         """Does this canonical name belong to the set?"""

@@ -14,12 +14,13 @@ from types import MappingProxyType
 from parsimonious.exceptions import ParseError
 from parsimonious.nodes import Node
 
-from policy.build import NO_TERMS, Terms, header, rule
+from policy.build import NO_TERMS, Base, Terms, header, rule
 from policy.errors import PolicyInvalid, PolicySyntaxError
 from policy.grammar import LINE
 from policy.hints import explain
 from policy.index import Policy
 from policy.line import LineError, Token, UidOf
+from policy.names import Pattern
 from policy.placeholders import PLACEHOLDER, Placeholders
 from policy.rules import Rule, Source
 
@@ -38,6 +39,9 @@ _LEAVES = (
 _TOKENS = frozenset(_LEAVES.split())
 # Text has no control characters but tabs (Unicode, category Cc).
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
+
+# Stands for a header that was refused: what it meant is not known, but path rules below it need no second complaint.
+_BROKEN = Terms(base=Base("https", Pattern("invalid"), None))
 
 
 def _no_users(name: str) -> int:
@@ -82,7 +86,7 @@ class _Reader:
     def read(self, text: str | bytes, file: str) -> None:
         decoded = self._decode(text, file)
         self._open.append(file)
-        above: Terms | None = NO_TERMS
+        above = NO_TERMS
         for number, line in enumerate(decoded.removeprefix("\ufeff").split("\n"), start=1):
             source = Source(file, number, 1, line.removesuffix("\r"))
             if len(self.errors) >= ERROR_LIMIT:
@@ -93,7 +97,7 @@ class _Reader:
             except LineError as error:
                 self._complain(source, error)
                 if source.text.lstrip().startswith("["):
-                    above = None  # what a broken header meant is not known: its rules are read, not judged
+                    above = _BROKEN
         self._done.add(self._open.pop())
 
     def _decode(self, text: str | bytes, file: str) -> str:
@@ -115,7 +119,7 @@ class _Reader:
         column = self._placeholders.origin(source.text, error.start) + 1
         self.errors.append(PolicySyntaxError(source.file, source.line, column, source.text, error.reason, error.hint))
 
-    def _line(self, source: Source, above: Terms | None) -> Terms | None:
+    def _line(self, source: Source, above: Terms) -> Terms:
         """Take in one line and return the header that the next one stands under."""
         if len(source.text) > LINE_LIMIT:
             raise LineError(LINE_LIMIT, f"a line has at most {LINE_LIMIT} characters")
@@ -128,7 +132,7 @@ class _Reader:
             return header(tokens, self._uid_of)
         if tokens[0].name == "verb":
             self._include(*tokens)
-        elif above is not None:
+        else:
             placed = replace(source, column=tokens[0].start + 1)
             self.rules.append(rule(tokens, above, self._uid_of, placed))
         return above
@@ -150,7 +154,7 @@ def _tokens(text: str) -> Iterator[Token]:
     try:
         tree = LINE.parse(text)
     except ParseError as error:
-        raise explain(text, error.pos, error.expr.name) from None
+        raise explain(text, error.pos) from None
     stack: list[Node] = [tree]
     while stack:
         node = stack.pop()

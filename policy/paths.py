@@ -84,7 +84,7 @@ class PathPattern:
 
 
 def _segment(text: str) -> str | re.Pattern[str]:
-    return text if text == "*" or "*" not in text else re.compile(glob(text))
+    return text if text == "*" or "*" not in text else glob(text)
 
 
 def _fits(wanted: str | re.Pattern[str], segment: str) -> bool:

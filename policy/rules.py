@@ -89,7 +89,7 @@ class Attribute:
     _regex: re.Pattern[str] | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        regex = None if self.literal else re.compile(glob(self.value), re.DOTALL)
+        regex = None if self.literal else glob(self.value)
         object.__setattr__(self, "_regex", regex)
 
     def holds(self, owner: Owner) -> bool | None:

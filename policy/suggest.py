@@ -1,68 +1,72 @@
 """The line that would let a denied subject through.
 
-Law: what is suggested parses, and added to a policy that has no deny rule for the subject it allows that subject and as
-little else as one plain line can. "" where no line can.
+Law: what is suggested parses, and in a policy with no deny rule for the subject it allows that subject and as little
+else as one plain line can. "" where no line can.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from ipaddress import ip_network
 
 from policy import paths
-from policy.names import InvalidNameError, canonical
-from policy.rules import METHODS, SCHEME_PORTS
-from policy.values import Flow, Owner, Proto, Query, Request, Subject
+from policy.names import InvalidNameError, Pattern, canonical
+from policy.render import render
+from policy.rules import ICMP, METHODS, SCHEME_PORTS, TCP, UDP, Kind, Rule, Url
+from policy.values import Action, Flow, Owner, Query, Request, Subject
 
-_ICMP = (Proto.ICMP, Proto.ICMPV6)
+_PROTOS = {proto: protos for protos in (TCP, UDP, ICMP) for proto in protos}
 
 
 def suggest(subject: Subject, _owner: Owner | None, names: Sequence[str]) -> str:
     """The one policy line that would allow `subject`, or "".
 
-    A name is preferred to a bare address. The owner stays out of it: paths of tools move with every update.
+    A name is preferred to a bare address. The owner stays out of it: the paths of tools move with every update.
     """
     match subject:
         case Query():
-            return _host(subject.name)
+            rule = _query(subject)
         case Flow():
-            return _flow(subject, names)
+            rule = _flow(subject, names)
         case Request():
-            return _request(subject)
+            rule = _request(subject)
+    return "" if rule is None else render(rule)
 
 
-def _host(name: str) -> str:
-    """The name if a host rule can say it: its last label begins with a letter."""
+def _host(name: str) -> Pattern | None:
+    """The name, if a rule can say it: its last label begins with a letter."""
     try:
         host = canonical(name)
     except InvalidNameError:
-        return ""
-    return host if host.rpartition(".")[2][:1].isalpha() else ""
+        return None
+    return Pattern(host) if host.rpartition(".")[2][:1].isalpha() else None
 
 
-def _flow(flow: Flow, names: Sequence[str]) -> str:
-    host = next(filter(None, map(_host, names)), "")
-    if not host:
-        host = str(flow.dst)
-        if ":" in host:
-            host = f"[{host}]"
-    if flow.proto in _ICMP:
-        return f"{host}/icmp"
-    if flow.proto == Proto.UDP:
-        return f"{host}:{flow.dport}/udp"
-    if flow.proto == Proto.TCP:
-        return host if flow.dport == 443 else f"{host}:{flow.dport}"
-    return ""
+def _query(query: Query) -> Rule | None:
+    host = _host(query.name)
+    return Rule(Action.ALLOW, Kind.HOST, host) if host else None
 
 
-def _request(request: Request) -> str:
+def _flow(flow: Flow, names: Sequence[str]) -> Rule | None:
+    protos = _PROTOS.get(flow.proto)
+    ports = None if protos == ICMP else frozenset({flow.dport})
+    if protos is None or (ports and 0 in ports):
+        return None
+    host = next(filter(None, map(_host, names)), None)
+    if host is None:
+        return Rule(Action.ALLOW, Kind.ADDRESS, ip_network(flow.dst), protos, ports)
+    return Rule(Action.ALLOW, Kind.HOST, host, protos, ports)
+
+
+def _request(request: Request) -> Rule | None:
     host = _host(request.host.partition(":")[0])
     scheme = request.scheme.lower()
     try:
-        path = paths.canonical(request.path)
+        path = paths.pattern(request.path)
     except paths.AmbiguousPathError:
-        return ""
-    if not host or scheme not in SCHEME_PORTS:
-        return ""
-    method = request.method if request.method in METHODS else "*"
-    port = "" if request.flow.dport == SCHEME_PORTS[scheme] else f":{request.flow.dport}"
-    return f"{method} {scheme}://{host}{port}{path}"
+        return None
+    if host is None or scheme not in SCHEME_PORTS or not request.flow.dport:
+        return None
+    methods = frozenset({request.method}) if request.method in METHODS else None
+    url = Url(scheme, path, methods)
+    return Rule(Action.ALLOW, Kind.URL, host, TCP, frozenset({request.flow.dport}), url)

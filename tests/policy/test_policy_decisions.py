@@ -2,8 +2,8 @@
 
 A block is a policy, `---`, then cases; `===` ends it. A case is `SUBJECT [FACT…] => ACTION REASON [LINE]`, LINE being
 that of the rule in its block. Subjects: `dns:NAME`, `tcp://ADDR:PORT`, `udp://…`, `icmp://ADDR`, `proto132://…` and
-`METHOD URL`. Facts: `names=a,b`, `at=ADDR` (of a request, 192.0.2.1 unless said) and the owner's: `exe= arg= uid= cgroup=
-container= image= step= action=`; with none of those the owner is unknown.
+`METHOD URL`. Facts: `names=a,b`, `at=ADDR` (of a request, 192.0.2.1 unless said) and the owner's: `exe= arg= uid=
+cgroup= container= image= step= action=`; with none of those the owner is unknown.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""What netfilter is told: a byte of the packet mark, and the same byte of the connection mark.
+"""What netfilter is told: one byte of the packet mark, and the same byte of the connection mark.
 
-Law: the one place that knows the layout. The upper half of the byte is a verdict; in a connection mark the lower half
-is the generation of the policy that gave it. All other bits belong to others and are left alone.
+Law: the one place that knows the layout. Three bits are a state, five the generation of the policy that gave it; all
+other bits belong to others and are left alone. A packet mark never has a generation and a connection mark always has
+one, so no packet mark, whoever copies it (CONNMARK --save-mark), is a connection's verdict.
 """
 
 from __future__ import annotations
@@ -9,27 +10,32 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Final
 
-# Bits 24-31. Lower ones are spoken for on common hosts: WireGuard's and Kubernetes' marks are in 0-15, Tailscale's in
-# 16-23.
-SHIFT: Final = 24
-MASK: Final = 0xFF << SHIFT
-OTHERS: Final = 0xFFFFFFFF ^ MASK
-GENERATIONS: Final = range(1, 16)
+# Bits 24-31. Common hosts use lower ones: WireGuard's and Kubernetes' marks are in 0-15, Tailscale's in 16-23.
+MASK: Final = 0xFF00_0000
+OTHERS: Final = 0xFFFF_FFFF ^ MASK
+GENERATIONS: Final = 31
+
+_STATE: Final = 29
+_GENERATION: Final = 24
 
 
 class Mark(IntEnum):
-    """A packet's state on its way through our chains."""
+    """A packet's state between our chains. 0 means that `judge` has not seen it, and nothing lets it through."""
 
-    JUDGE = 0x01 << SHIFT  # to be judged; whatever still has it at `enforce` was not
-    ALLOW = 0x10 << SHIFT
-    PEEK = 0x20 << SHIFT
-    INSPECT = 0x30 << SHIFT
-    DENY = 0x40 << SHIFT
-    PASS = 0x50 << SHIFT  # not for judgement: what IP itself needs, or judged before
+    JUDGE = 1 << _STATE  # for the queue; whatever still has it afterwards was not judged
+    PASS = 2 << _STATE  # what IP itself needs, or judged before
+    DNS = 3 << _STATE  # to our resolver, wherever it was sent
+    ALLOW = 4 << _STATE
+    PEEK = 5 << _STATE
+    INSPECT = 6 << _STATE
+    DENY = 7 << _STATE
 
 
 def connection_mark(verdict: Mark, generation: int) -> int:
-    """A verdict that holds for a connection as long as the policy's generation does."""
-    if generation not in GENERATIONS:
-        raise ValueError(f"no generation: {generation}")
-    return verdict | generation << SHIFT
+    """A verdict as a connection keeps it, valid while `generation` (a count, >= 0) is the policy's.
+
+    Five bits come round after 31 reloads: a reload must have dealt with live connections by then.
+    """
+    if generation < 0:
+        raise ValueError(f"not a generation: {generation}")
+    return verdict | (generation % GENERATIONS + 1) << _GENERATION

@@ -1,99 +1,159 @@
-"""From a packet's bytes to the flow it starts.
+"""From a packet's bytes to the flow it belongs to.
 
-Law: pure. Any bytes give a Flow or a PacketError; nothing is guessed, and what is absurd is refused. Checksums are the
-kernel's business (a queued packet may not have its own yet).
+Law: pure. Any bytes give a Flow or a PacketError; nothing is guessed, and what two readers could read differently is
+refused. Checksums are the kernel's business: a queued packet need not have its own yet.
 """
 
 from __future__ import annotations
 
-import struct
-from ipaddress import IPv4Address
+from struct import Struct
 from typing import Final
 
-from policy.values import Address, Flow, Proto, address
+from policy.values import Flow, Proto, address
 
-_V4: Final = struct.Struct("!BxHHHxB2x4s4s")  # version+IHL, total length, id, fragment, protocol, source, destination
-_V6: Final = struct.Struct("!IHBx16s16s")  # version+class+label, payload length, next header, source, destination
-_PORTS: Final = struct.Struct("!HH")
-_TCP_MINIMUM: Final = 20  # RFC 9293 section 3.1
-_UDP_HEADER: Final = 8  # RFC 768
-_ICMP_HEADER: Final = 8  # RFC 792, RFC 4443 section 4.1
-_ECHO_REQUEST: Final = {Proto.ICMP: 8, Proto.ICMPV6: 128}
-# RFC 8200 section 4: hop-by-hop, routing and destination options, all with the same length field.
-_EXTENSIONS: Final = frozenset({0, 43, 60})
-_FRAGMENT: Final = 44
-_MOST_EXTENSIONS: Final = 8
+type Bytes = bytes | memoryview
+
+# Octets of a packet that are looked at, and so how much of it the queue copies. Room for every header we accept; only
+# of a longer packet may the end be missing.
+COPIED: Final = 512
+
+# version+IHL, total length, flags+offset, protocol, source, destination (RFC 791 section 3.1)
+_V4: Final = Struct("!BxHxxHxBxx4s4s")
+# payload length, next header, source, destination (RFC 8200 section 3)
+_V6: Final = Struct("!4xHBx16s16s")
+_PORTS: Final = Struct("!HHH")  # and UDP's length (RFC 768)
+_SOURCE_ROUTES: Final = frozenset({131, 137})  # loose and strict (RFC 791): the real destination is elsewhere
+_HOP_BY_HOP, _ROUTING, _FRAGMENT, _DESTINATION = 0, 43, 44, 60  # RFC 8200 section 4
+_EXTENSIONS: Final = frozenset({_HOP_BY_HOP, _ROUTING, _FRAGMENT, _DESTINATION})
+_EXTENSIONS_MOST: Final = 4  # RFC 8200 section 4.1: one hop-by-hop, two destination; octets are bounded by COPIED
+_ECHO: Final = {Proto.ICMP: (4, 8), Proto.ICMPV6: (6, 128)}  # IP version; type (RFC 792, RFC 4443 section 4.1)
 
 
 class PacketError(Exception):
     """A packet that can't be read without ambiguity. The message says what is wrong with it."""
 
 
-def parse_packet(data: bytes) -> Flow:
-    """The flow of an IPv4 or IPv6 packet whose headers are all in `data`; the payload may be cut off. Raises PacketError.
+def parse_packet(data: Bytes) -> Flow:
+    """The flow of one IPv4 or IPv6 packet, whole or its first COPIED octets. Raises PacketError.
 
-    Ports are 0 for what is neither TCP nor UDP. ICMP is an echo request or an error.
+    Of ICMP, echo requests only. Protocols other than TCP, UDP and ICMP have no ports here: they are to be judged too.
     """
-    if not data:
-        raise PacketError("empty")
+    if len(data) < _V4.size:
+        raise PacketError("shorter than an IP header")
     version = data[0] >> 4
     if version == 4:
-        proto, src, dst, start, length = _ipv4(data)
-    elif version == 6:
-        proto, src, dst, start, length = _ipv6(data)
-    else:
-        raise PacketError(f"IP version {version}")
-    sport, dport = _ports(proto, data[start:], length)
-    return Flow(proto, src, sport, dst, dport)
+        return _ipv4(data)
+    if version == 6:
+        return _ipv6(data)
+    raise PacketError(f"IP version {version}")
 
 
-type _Network = tuple[int, Address, Address, int, int]  # protocol, source, destination, payload's start and length
-
-
-def _ipv4(data: bytes) -> _Network:
-    if len(data) < _V4.size:
-        raise PacketError("truncated IPv4 header")
-    first, total, _, fragment, proto, src, dst = _V4.unpack_from(data)
+def _ipv4(data: Bytes) -> Flow:
+    first, total, fragment, proto, src, dst = _V4.unpack_from(data)
     start = (first & 0x0F) * 4
-    if start < _V4.size or len(data) < start:
-        raise PacketError("bad IPv4 header length")  # RFC 791 section 3.1
-    if total < start:
-        raise PacketError("IPv4 length shorter than its header")
-    if fragment & 0x3FFF:  # more fragments, or an offset: conntrack puts fragments together before we see them
-        raise PacketError("IPv4 fragment")
-    return proto, IPv4Address(src), IPv4Address(dst), start, total - start
+    if start < _V4.size or total < start:
+        raise PacketError("bad IPv4 header length")
+    _check_length(data, total)
+    if fragment & 0xBFFF:  # all but "don't fragment": conntrack puts fragments together before we see them
+        raise PacketError("IPv4 fragment or reserved flag")
+    if start > _V4.size:
+        _check_options(data[_V4.size : start])
+    sport, dport = _ports(data, proto, start, total)
+    return Flow(proto, address(src), sport, address(dst), dport)
 
 
-def _ipv6(data: bytes) -> _Network:
+def _ipv6(data: Bytes) -> Flow:
     if len(data) < _V6.size:
         raise PacketError("truncated IPv6 header")
-    _, length, following, src, dst = _V6.unpack_from(data)
+    length, following, src, dst = _V6.unpack_from(data)
+    total = _V6.size + length  # a jumbogram says 0 here and so ends as too long (RFC 2675): nobody needs to send one
+    _check_length(data, total)
+    proto, start = _after_extensions(data, following, total) if following in _EXTENSIONS else (following, _V6.size)
+    sport, dport = _ports(data, proto, start, total)
+    return Flow(proto, address(src), sport, address(dst), dport)
+
+
+def _check_length(data: Bytes, total: int) -> None:
+    here = len(data)
+    if here != total and (here > total or here < COPIED):
+        raise PacketError(f"{here} octets where the IP header says {total}")
+
+
+def _check_options(options: Bytes) -> None:
+    """IPv4 options are harmless as long as they don't route (RFC 791 section 3.1)."""
+    at = 0
+    while at < len(options) and options[at] != 0:  # end of list
+        if options[at] == 1:  # no operation
+            at += 1
+            continue
+        if options[at] in _SOURCE_ROUTES:
+            raise PacketError("IPv4 source route")
+        size = options[at + 1] if at + 1 < len(options) else 0
+        if size < 2 or at + size > len(options):
+            raise PacketError("bad IPv4 option length")
+        at += size
+
+
+def _after_extensions(data: Bytes, following: int, total: int) -> tuple[int, int]:
+    """The protocol behind hop-by-hop and destination options, and where it starts."""
     start = _V6.size
-    for _ in range(_MOST_EXTENSIONS):
-        if following == _FRAGMENT:
-            raise PacketError("IPv6 fragment")
+    for _ in range(_EXTENSIONS_MOST):
         if following not in _EXTENSIONS:
-            return following, address(src), address(dst), start, length - (start - _V6.size)
-        if len(data) < start + 8:
+            return following, start
+        if following == _ROUTING:  # the real destination may be elsewhere; the address in the header is the next hop
+            raise PacketError("IPv6 routing header")
+        if following == _FRAGMENT:  # atomic ones too (RFC 6946)
+            raise PacketError("IPv6 fragment")
+        if following == _HOP_BY_HOP and start != _V6.size:
+            raise PacketError("IPv6 hop-by-hop options out of place")
+        if start + 8 > min(total, len(data)):
             raise PacketError("truncated IPv6 extension header")
-        following, size = data[start], (data[start + 1] + 1) * 8
-        start += size
+        following, start = data[start], start + (data[start + 1] + 1) * 8
     raise PacketError("too many IPv6 extension headers")
 
 
-def _ports(proto: int, payload: bytes, length: int) -> tuple[int, int]:
-    """`length` is what the IP header says that there is, in octets. A GSO packet may say 0 in IPv6 (RFC 2675)."""
-    if proto in (Proto.TCP, Proto.UDP):
-        minimum = _TCP_MINIMUM if proto == Proto.TCP else _UDP_HEADER
-        if len(payload) < minimum or 0 < length < minimum or length < 0:
-            raise PacketError("truncated transport header")
-        sport, dport = _PORTS.unpack_from(payload)
-        if proto == Proto.TCP and not _TCP_MINIMUM <= (payload[12] >> 4) * 4:
-            raise PacketError("bad TCP header length")
-        return sport, dport
-    if proto in (Proto.ICMP, Proto.ICMPV6):
-        if len(payload) < _ICMP_HEADER:
-            raise PacketError("truncated ICMP header")
-        if payload[0] != _ECHO_REQUEST[Proto(proto)]:
-            raise PacketError(f"ICMP type {payload[0]}")
+def _ports(data: Bytes, proto: int, start: int, total: int) -> tuple[int, int]:
+    if proto == Proto.TCP:
+        return _tcp_ports(data, start, total)
+    if proto == Proto.UDP:
+        return _udp_ports(data, start, total)
+    if proto in _ECHO:
+        _check_echo(data, proto, start, total)
+    elif start > total:
+        raise PacketError("IP headers longer than the packet")
     return 0, 0
+
+
+def _tcp_ports(data: Bytes, start: int, total: int) -> tuple[int, int]:
+    if start + 20 > min(total, len(data)):
+        raise PacketError("truncated TCP header")
+    header = (data[start + 12] >> 4) * 4
+    if header < 20 or start + header > total:
+        raise PacketError("bad TCP header length")  # RFC 9293 section 3.1
+    sport, dport, _ = _PORTS.unpack_from(data, start)
+    return _ports_in_use(sport, dport)
+
+
+def _udp_ports(data: Bytes, start: int, total: int) -> tuple[int, int]:
+    if start + 8 > min(total, len(data)):
+        raise PacketError("truncated UDP header")
+    sport, dport, length = _PORTS.unpack_from(data, start)
+    if start + length != total:  # octets behind the datagram would be seen by some and not by others
+        raise PacketError("bad UDP length")
+    return _ports_in_use(sport, dport)
+
+
+def _ports_in_use(sport: int, dport: int) -> tuple[int, int]:
+    if not sport or not dport:
+        raise PacketError("port 0")  # reserved (RFC 6335 section 6)
+    return sport, dport
+
+
+def _check_echo(data: Bytes, proto: int, start: int, total: int) -> None:
+    version, kind = _ECHO[Proto(proto)]
+    if data[0] >> 4 != version:
+        raise PacketError("ICMP of the other IP version")
+    if start + 8 > min(total, len(data)):
+        raise PacketError("truncated ICMP header")
+    if data[start] != kind or data[start + 1] != 0:
+        raise PacketError(f"ICMP type {data[start]} code {data[start + 1]}")

@@ -1,52 +1,66 @@
 """The queue: packets from the kernel, a verdict for each.
 
-Law: the only file that knows netfilterqueue. A packet starts as denied; the last statement says what it became.
-Overflow, and everything that breaks, leaves it denied.
+Law: the only file that knows netfilterqueue. A packet starts as denied and the last statement says what it became:
+errors, overflow and silence leave it denied.
 """
 
 from __future__ import annotations
 
+import errno
+import os
+import socket
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Self
+from typing import Final, Self
 
-from netfilterqueue import NetfilterQueue
+from netfilterqueue import NetfilterQueue, Packet
 
 from firewall.marks import OTHERS, Mark
-from firewall.packet import PacketError, parse_packet
+from firewall.packet import COPIED, PacketError, parse_packet
 from policy.values import Action, Flow
 
-_COPIED = 256  # octets of each packet: all headers that `packet` reads
-_LENGTH = 8192  # packets waiting in the kernel; those over it are dropped
-_SOCKET_BYTES = 8 << 20
+_WAITING: Final = 4096  # packets in the kernel; more are dropped, and counted (firewall.overflow)
+_SOCKET_OCTETS: Final = 8 << 20  # room for all of them, each taking about 2 KiB of the kernel's bookkeeping
+_BATCH: Final = 64  # packets answered in one go, so that a flood of them doesn't starve the resolver
+_SOL_NETLINK, _NETLINK_NO_ENOBUFS = 270, 5  # <linux/socket.h>, <linux/netlink.h>
 
-_VERDICTS = {Action.ALLOW: Mark.ALLOW}  # PEEK and INSPECT need what isn't built yet: denied
+# PEEK and INSPECT have nothing behind them yet: whatever is not here is denied.
+_VERDICTS: Final = {Action.ALLOW: Mark.ALLOW}
 
 type Judge = Callable[[Flow], Action]
-type Fault = Callable[[Exception, bytes], None]
+type Fault = Callable[[BaseException, bytes], None]
 type Malformed = Callable[[PacketError, bytes], None]
 
 
 class Queue:
-    """Queue `number` of the network namespace that is current at construction. Raises OSError where it is taken."""
+    """Queue `number` of the network namespace that is current at construction, as a context manager.
+
+    `judge` decides; `malformed` is told of packets that can't be read, `fault` of exceptions out of `judge`: both are
+    denied. Raises OSError where the queue is taken or we lack CAP_NET_ADMIN. Overflow denies.
+    """
 
     def __init__(self, number: int, judge: Judge, fault: Fault, malformed: Malformed) -> None:
         self._judge = judge
         self._fault = fault
         self._malformed = malformed
-        self._netlink: Any = NetfilterQueue()
-        self._netlink.bind(number, self._answer, max_len=_LENGTH, range=_COPIED, sock_len=_SOCKET_BYTES)
+        self._netlink = NetfilterQueue()
+        self._netlink.bind(number, self._answer, max_len=_WAITING, range=COPIED, sock_len=_SOCKET_OCTETS)
+        # An overflow would otherwise stop the kernel from queueing until the socket is empty (netlink(7)).
+        with socket.socket(fileno=os.dup(self.fileno())) as same:
+            same.setsockopt(_SOL_NETLINK, _NETLINK_NO_ENOBUFS, 1)
+            same.settimeout(0)
 
     def fileno(self) -> int:
         """Readable when packets are waiting."""
-        return int(self._netlink.get_fd())
+        return self._netlink.get_fd()
 
     def drain(self) -> None:
-        """Answer what is waiting, without blocking."""
-        self._netlink.run(block=False)
+        """Answer some of what is waiting, without blocking; the descriptor stays readable while there is more."""
+        # Of a socket, the library wants recv() alone; it stops at EAGAIN.
+        self._netlink.run_socket(_Batch(self.fileno()))  # type: ignore[arg-type]  # typed as a whole socket
 
     def close(self) -> None:
-        """From now on the kernel drops what would be queued."""
+        """From now on the kernel drops what would be queued, and what is waiting. May be called twice."""
         self._netlink.unbind()
 
     def __enter__(self) -> Self:
@@ -57,15 +71,34 @@ class Queue:
     ) -> None:
         self.close()
 
-    def _answer(self, packet: Any) -> None:
-        """Accepted with a mark in either case: `enforce` refuses a denied packet faster than a drop would."""
+    def _answer(self, packet: Packet) -> None:
+        """Accepted with a mark in either case: `enforce` refuses a denied one so that its sender notices at once."""
         mark = Mark.DENY
-        data = packet.get_payload()
         try:
-            mark = _VERDICTS.get(self._judge(parse_packet(data)), Mark.DENY)
+            mark = self._verdict(packet.get_payload())
+        finally:  # whatever comes out of the reports, the kernel gets its answer
+            packet.set_mark(packet.get_mark() & OTHERS | mark)
+            packet.accept()
+
+    def _verdict(self, data: bytes) -> Mark:
+        try:
+            return _VERDICTS.get(self._judge(parse_packet(data)), Mark.DENY)
         except PacketError as error:
             self._malformed(error, data)
-        except Exception as error:  # noqa: BLE001 - the boundary: this packet is denied, the guard lives on
+        except Exception as error:  # noqa: BLE001 - the one boundary: this packet is denied, the guard lives on
             self._fault(error, data)
-        packet.set_mark(packet.get_mark() & OTHERS | mark)
-        packet.accept()
+        return Mark.DENY
+
+
+class _Batch:
+    """As much of a socket as run_socket() uses: some messages, then as if there were no more."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._left = _BATCH
+
+    def recv(self, size: int) -> bytes:
+        if self._left == 0:
+            raise BlockingIOError(errno.EAGAIN, "enough for now")
+        self._left -= 1
+        return os.read(self._descriptor, size)

@@ -1,37 +1,50 @@
 """The ruleset as text.
 
-Law: pure: a Plan in, nft or iptables-restore text out, nothing applied. Golden files show what each plan gives.
+Law: pure: a Plan in, nft(8) or iptables-restore(8) text out, nothing applied. The golden files in tests/firewall show
+what each plan gives.
 
-The way of a packet: `judge` marks what needs a verdict, the queue gives one, `steer` redirects, `enforce` acts. Closed
-is the shape of it: `enforce` drops what nothing before it accepted.
+The way of a packet out: `judge` gives it a state (marks.Mark), the queue turns JUDGE into a verdict, `steer` redirects,
+`enforce` acts. Closed is the shape of it: every packet starts as JUDGE, and `enforce` drops what it has no word for.
+Each answer to "what passes unjudged?" is one rule of `_judge`, with its reason.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from firewall.marks import MASK, OTHERS, Mark, connection_mark
-from policy.values import Flow
+from policy.values import Flow, Proto
 
 TABLE: Final = "inet dnsfw"
-_LEASE_SECONDS: Final = 30
-_LEASES: Final = 65_536
-_FIELD: Final = f"meta mark & {MASK:#x}"
-# RFC 4861 and RFC 3810: without these an IPv6 link doesn't work. None of them is forwarded by a router.
-_NEIGHBOURS: Final = (
-    "nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert, mld-listener-report, mld-listener-done, mld2-listener-report"
+
+# Priorities on the output hook: conntrack is -200; -150 is iptables' mangle, whose rules may hand over for us.
+_JUDGE, _QUEUE, _STEER, _ENFORCE = -151, -150, -100, 0
+
+_MOST_FLOWS: Final = 65_536  # in each set; a flow that finds no room is judged packet by packet
+_STANDING_UDP: Final = 180  # seconds of silence that end it; conntrack's own time-out for an assured UDP flow
+_NOBODY: Final = 0xFFFF_FFFF  # (uid_t)-1: no user's, so a packet with any other uid came from a program's socket
+
+_PORTS: Final = "meta l4proto { tcp, udp } th"
+_NOT_SYN: Final = "meta l4proto tcp tcp flags & (syn | ack) != syn"
+# RFC 4861 section 4, RFC 2710 section 3, RFC 3810 section 5: without these an IPv6 link is dead.
+_NEIGHBOURS: Final = "icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert } ip6 hoplimit 255"
+_LISTENERS: Final = (
+    "icmpv6 type { mld-listener-report, mld-listener-done, mld2-listener-report } ip6 daddr ff02::/16 ip6 hoplimit 1"
 )
+_COUNTERS: Final = ("invalid", "refused", "unjudged", "escaped", "direct", "inbound", "forwarded")
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the table is to do.
+    """What the table is to do. Raises ValueError for a resolver on port 53, where redirection could not be told.
 
-    `exempt_uid` is the engine's own user where it shares the guarded namespace, None where it lives outside.
-    `inbound` "closed" takes nothing new from outside; "open" leaves inbound connections and their replies alone.
-    `standing` are flows that were up before the start and go on.
+    The resolver listens on `resolver_port` of 127.0.0.1 and ::1. `exempt_uid` is the engine's own user where it lives
+    in the guarded namespace, None where it lives outside. `inbound` "closed" takes nothing new but on loopback; "open"
+    leaves inbound connections and their replies alone. `standing` flows (from this host's end) were up before the
+    start and go on. `lease` is in seconds: how long a UDP flow goes on before its next packet is judged again.
     """
 
     resolver_port: int
@@ -40,142 +53,240 @@ class Plan:
     inbound: Literal["open", "closed"] = "closed"
     exempt_uid: int | None = None
     standing: tuple[Flow, ...] = ()
-    generation: int = 1
+    generation: int = 0
+    lease: int = 30
+
+    def __post_init__(self) -> None:
+        if not 0 < self.resolver_port < 65536 or self.resolver_port == 53:
+            raise ValueError(f"not a port for the resolver behind a redirection: {self.resolver_port}")
+        if not 0 <= self.queue < 65536 or self.lease <= 0:
+            raise ValueError(f"no such queue or lease: {self.queue}, {self.lease} s")
 
 
 def render(plan: Plan, *, queue_in_nft: bool) -> str:
-    """nft text that replaces our table by the plan's, in one transaction.
+    """nft text that puts our table in the place of any earlier one of ours, in one transaction.
 
-    `queue_in_nft`: the kernel has nft's queue statement; otherwise `handover` is needed as well.
+    `queue_in_nft`: this kernel has nft's queue statement; otherwise iptables must apply `handover` as well.
     """
     lines = [
-        f"table {TABLE}",  # so that the next line has something to delete
+        f"table {TABLE}",
         f"delete table {TABLE}",
         f"table {TABLE} {{",
-        *_sets(plan.standing),
-        *_chain("judge", "type filter hook output priority -151; policy accept;", _judge(plan, queue_in_nft)),
-        *_chain("steer", "type nat hook output priority -100; policy accept;", _steer(plan)),
-        *_chain("deny", "", _deny()),
-        *_chain("enforce", f"type filter hook output priority 0; policy {_default(plan)};", _enforce(plan)),
-        *(_closed_inbound() if plan.inbound == "closed" else ()),
-        "}",
-    ]
-    return "\n".join(lines) + "\n"
+    ]  # the first, so that there is one to delete
+    lines += (f"  counter {name} {{ }}" for name in _COUNTERS)
+    lines += _sets(plan)
+    lines += _leaves(plan)
+    # Only `enforce` ends a packet's way: what the others leave alone is JUDGE, or has a state already.
+    lines += _hook("judge", f"filter hook output priority {_JUDGE}", "accept", _judge(plan))
+    if queue_in_nft:
+        bypass = "flags bypass " if plan.audit else ""
+        hand_over = f"{_is(Mark.JUDGE)} queue {bypass}to {plan.queue}"
+        lines += _hook("hand_over", f"filter hook output priority {_QUEUE}", "accept", [hand_over])
+    steer = f"meta l4proto {{ tcp, udp }} {_is(Mark.DNS)} redirect to :{plan.resolver_port}"
+    lines += _hook("steer", f"nat hook output priority {_STEER}", "accept", [steer])
+    default = "accept" if plan.audit else "drop"
+    lines += _hook("enforce", f"filter hook output priority {_ENFORCE}", default, _enforce(plan))
+    if not plan.audit:
+        lines += _inbound(plan)
+    return "\n".join([*lines, "}", ""])
 
 
-def handover(plan: Plan, *, verb: Literal["-I", "-D"]) -> str:
-    """iptables-restore text (for IPv4 and IPv6 alike) that puts marked packets on the queue, or takes that back.
+def renewal(generation: int) -> str:
+    """nft text that makes `generation` the policy's, in one transaction: what earlier ones allowed is judged again."""
+    chains = [f"flush chain {TABLE} known", f"flush chain {TABLE} keep"]
+    sets = [f"flush set {TABLE} lease4", f"flush set {TABLE} lease6"]
+    return "\n".join([*chains, *sets, f"table {TABLE} {{", *_generation(generation), "}", ""])
 
-    First in the chain, so that no other rule accepts them before. For kernels without NFT_QUEUE.
+
+def handover(plan: Plan, saved: str) -> str:
+    """iptables-restore text, for IPv4 and IPv6 alike, that adds the rule which queues packets to be judged.
+
+    Older ones for the same queue, found in what iptables-save printed, go at the same time. Ours is last in the chain:
+    an administrator's rule there may set a mark that routes, and the queue's verdict would skip it. One that accepts
+    before ours leaves the packet unjudged, and so dropped.
     """
-    bypass = " --queue-bypass" if plan.audit else ""
-    rule = f"OUTPUT -m mark --mark {Mark.JUDGE:#x}/{MASK:#x} -j NFQUEUE --queue-num {plan.queue}{bypass}"
-    return f"*mangle\n{verb} {rule}\nCOMMIT\n"
+    return _restoring([*_deletions(plan.queue, saved), f"-A {_handover_rule(plan.queue, audit=plan.audit)}"])
 
 
-def _default(plan: Plan) -> str:
-    return "accept" if plan.audit else "drop"
+def withdrawal(queue: int, saved: str) -> str:
+    """iptables-restore text that takes our rules for `queue` out of what iptables-save printed; "" if there is none."""
+    lines = _deletions(queue, saved)
+    return _restoring(lines) if lines else ""
 
 
-def _sets(standing: Iterable[Flow]) -> Iterator[str]:
-    flows = tuple(standing)
-    for version, family in ((4, "ip"), (6, "ip6")):
-        key = f"{family} saddr . udp sport . {family} daddr . udp dport"
-        yield f"  set leases{version} {{"
-        yield f"    typeof {key}"
-        yield f"    flags dynamic,timeout; timeout {_LEASE_SECONDS}s; size {_LEASES};"
-        yield "  }"
-        yield f"  set standing{version} {{"
-        yield f"    typeof {family} saddr . meta l4proto . th sport . {family} daddr . th dport"
-        elements = ", ".join(_element(flow) for flow in flows if flow.src.version == version)
-        if elements:
-            yield f"    elements = {{ {elements} }}"
-        yield "  }"
+def counters(listed: str) -> dict[str, int]:
+    """Packets by counter, from what `list counters table inet dnsfw` prints."""
+    found = re.finditer(r"counter (\w+) \{\s+packets (\d+) ", listed)
+    return {name: int(packets) for name, packets in (match.groups() for match in found)}
 
 
-def _element(flow: Flow) -> str:
-    return f"{flow.src} . {flow.proto} . {flow.sport} . {flow.dst} . {flow.dport}"
+def _restoring(lines: Iterable[str]) -> str:
+    return "\n".join(["*mangle", *lines, "COMMIT", ""])
 
 
-def _chain(name: str, hook: str, rules: Iterable[str]) -> Iterator[str]:
+def _deletions(queue: int, saved: str) -> list[str]:
+    ours = {f"-A {_handover_rule(queue, audit=audit)}" for audit in (False, True)}
+    return [f"-D {line.removeprefix('-A ')}" for line in saved.splitlines() if line in ours]
+
+
+def _handover_rule(queue: int, *, audit: bool) -> str:
+    """As iptables-save prints it, so that it can be found again."""
+    mark = f"{Mark.JUDGE:#x}/{MASK:#x}"
+    bypass = " --queue-bypass" if audit else ""
+    return f"OUTPUT -m mark --mark {mark} -m comment --comment dnsfw -j NFQUEUE --queue-num {queue}{bypass}"
+
+
+def _is(mark: Mark) -> str:
+    return f"meta mark & {MASK:#x} == {mark:#x}"
+
+
+def _becomes(mark: int) -> str:
+    return f"meta mark set meta mark & {OTHERS:#x} | {mark:#x}"
+
+
+def _chain(name: str, rules: Iterable[str]) -> Iterator[str]:
     yield f"  chain {name} {{"
-    if hook:
-        yield f"    {hook}"
-    for rule in rules:
-        yield f"    {rule}"
+    yield from (f"    {rule}" for rule in rules)
     yield "  }"
 
 
-def _judge(plan: Plan, queue_in_nft: bool) -> Iterator[str]:  # noqa: FBT001
-    """Marks every packet PASS or JUDGE, having wiped what a program may have set (SO_MARK)."""
-    yield f"meta mark set meta mark & {OTHERS:#x}"
+def _hook(name: str, hook: str, default: str, rules: Iterable[str]) -> Iterator[str]:
+    yield from _chain(name, [f"type {hook}; policy {default};", *rules])
+
+
+def _sets(plan: Plan) -> Iterator[str]:
+    """Leases are made by `allow` and end by themselves; standing flows come with the plan."""
+    for version, address in ((4, "ipv4_addr"), (6, "ipv6_addr")):
+        ends = f"{address} . inet_service . {address} . inet_service"
+        bounds = f"flags dynamic,timeout; size {_MOST_FLOWS};"
+        yield f"  set lease{version} {{ type {ends}; {bounds} timeout {plan.lease}s; }}"
+        standing = [_element(flow) for flow in plan.standing if flow.src.version == version][:_MOST_FLOWS]
+        elements = f" elements = {{ {', '.join(standing)} }};" if standing else ""
+        yield f"  set standing{version} {{ type inet_proto . {ends}; {bounds}{elements} }}"
+
+
+def _element(flow: Flow) -> str:
+    expires = f" timeout {_STANDING_UDP}s" if flow.proto == Proto.UDP else ""
+    return f"{Proto(flow.proto).name.lower()} . {flow.src} . {flow.sport} . {flow.dst} . {flow.dport}{expires}"
+
+
+def _leaves(plan: Plan) -> Iterator[str]:
+    """The chains that others end in. Nothing of our field stays on a packet that goes on."""
+    yield from _generation(plan.generation)
+    yield from _chain("pass", [_becomes(Mark.PASS), "accept"])
+    yield from _chain("clear", [f"meta mark set meta mark & {OTHERS:#x}", "accept"])
+    # At once, so that a program fails instead of hanging.
+    refuse = ["counter name refused", "meta l4proto tcp reject with tcp reset", "reject with icmpx admin-prohibited"]
+    yield from _chain("refuse", refuse)
+    yield from _chain("needed", _needed())
+    # A packet that still goes to port 53 after `steer` escaped it: its connection is older than our table.
+    escaped = [] if plan.audit else [f"{_PORTS} dport 53 counter name escaped goto refuse"]
+    yield from _chain("redirected", [*escaped, "goto clear"])
+    yield from _chain("allow", _allow())
+
+
+def _generation(generation: int) -> Iterator[str]:
+    """All that depends on it. A first packet is always judged: an old connection may have had the same ports."""
+    mark = connection_mark(Mark.ALLOW, generation)
+    valid = f"ct mark & {MASK:#x} == {mark:#x}"
+    yield from _chain("known", [f"{valid} {_NOT_SYN} goto pass", f"{valid} meta l4proto != {{ tcp, udp }} goto pass"])
+    yield from _chain("keep", [f"ct mark set ct mark & {OTHERS:#x} | {mark:#x}"])
+
+
+def _judge(plan: Plan) -> Iterator[str]:
+    yield _becomes(Mark.JUDGE)  # whatever a program set (SO_MARK) is gone
+    # A source route's real destination is not in the header: never by habit, always to the queue, which refuses it.
+    yield "ip option lsrr exists accept"
+    yield "ip option ssrr exists accept"
+    yield "exthdr rt exists accept"
+    yield "jump known"
+    yield 'oif "lo" ct direction reply goto pass'  # the resolver's answers, to port 53 of a client too
     if plan.exempt_uid is not None:
-        yield _passes(f"meta skuid {plan.exempt_uid}")
-    yield _passes('oifname "lo"')
-    for version, family in ((4, "ip"), (6, "ip6")):
-        yield _passes(f"{family} saddr . meta l4proto . th sport . {family} daddr . th dport @standing{version}")
+        # Kept as well: the last packets of a closing connection have no socket, and so no uid.
+        yield f"meta skuid {plan.exempt_uid} jump keep"
+        yield f"meta skuid {plan.exempt_uid} goto pass"
+    if plan.inbound == "open":
+        yield "ct direction reply goto pass"
+    yield f"{_PORTS} dport 53 {_becomes(Mark.DNS)} accept"
+    yield 'oif "lo" goto pass'
     if not plan.audit:
-        yield "ct state invalid drop"
-    # Replies: to what came in, or an error about it. What we let out is in the original direction.
-    yield _passes("ct direction reply")
-    yield _passes("meta l4proto { icmp, icmpv6 } ct state related")
-    yield _passes("meta l4proto { tcp, udp } th dport 53")
-    allowed = connection_mark(Mark.ALLOW, plan.generation)
-    yield _passes(f"ct mark & {MASK:#x} == {allowed:#x}")
+        yield "ct state invalid counter name invalid drop"
+    yield from _leased()
+    if plan.standing:
+        yield from _standing()
+    yield "meta l4proto { icmp, icmpv6 } jump needed"
+    if plan.inbound == "open":
+        # A lease that can't be renewed takes the host down. The source ports are privileged (RFC 2131, RFC 8415).
+        yield "udp sport . udp dport { 68 . 67, 546 . 547 } goto pass"
+
+
+def _leased() -> Iterator[str]:
     for version, family in ((4, "ip"), (6, "ip6")):
-        key = f"{family} saddr . udp sport . {family} daddr . udp dport"
-        yield _passes(f"meta l4proto udp {key} @leases{version}")
-    yield _passes(f"icmpv6 type {{ {_NEIGHBOURS} }}")
-    yield _passes("ip protocol igmp ip ttl 1")
-    yield f"meta mark set meta mark | {Mark.JUDGE:#x}"
-    if queue_in_nft:
-        yield f"queue num {plan.queue}{' bypass' if plan.audit else ''}"
+        yield f"{family} saddr . udp sport . {family} daddr . udp dport @lease{version} goto pass"
 
 
-def _passes(match: str) -> str:
-    return f"{match} meta mark set meta mark | {Mark.PASS:#x} accept"
+def _standing() -> Iterator[str]:
+    """TCP until its end, since a new connection begins with a SYN; UDP until it has been silent for long."""
+    for version, family in ((4, "ip"), (6, "ip6")):
+        key = f"meta l4proto . {family} saddr . th sport . {family} daddr . th dport"
+        yield f"{_NOT_SYN} {key} @standing{version} goto pass"
+        renewed = f"update @standing{version} {{ {key} timeout {_STANDING_UDP}s }}"
+        yield f"meta l4proto udp {key} @standing{version} {renewed} goto pass"
 
 
-def _steer(plan: Plan) -> Iterator[str]:
-    """Port 53 goes to our resolver, wherever it was sent, before anything else is steered."""
-    if plan.exempt_uid is not None:
-        yield f"meta skuid {plan.exempt_uid} accept"
-    yield f"meta l4proto {{ tcp, udp }} th dport 53 redirect to :{plan.resolver_port}"
+def _needed() -> Iterator[str]:
+    """What IP itself needs: on the link from anybody; further away from the kernel alone."""
+    yield f"ip6 daddr {{ fe80::/10, ff02::/16 }} {_NEIGHBOURS} goto pass"
+    yield f"{_LISTENERS} goto pass"
+    yield f"meta skuid != {_NOBODY} return"  # matches whatever came from a program's socket
+    yield f"{_NEIGHBOURS} goto pass"
+    # Path MTU and other errors about a connection; conntrack has checked that they go to one of its ends.
+    yield "icmp type { destination-unreachable, time-exceeded, parameter-problem } ct state related goto pass"
+    yield (
+        "icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem } "
+        "ct state related goto pass"
+    )
 
 
-def _deny() -> Iterator[str]:
-    """At once, so that a program fails instead of hanging."""
-    yield "meta l4proto tcp reject with tcp reset"
-    yield "reject with icmpx admin-prohibited"
+def _allow() -> Iterator[str]:
+    """UDP by lease, since a socket's later packets may be another matter; the rest for the life of the connection."""
+    for version, family in ((4, "ip"), (6, "ip6")):
+        key = f"ct original {family} saddr . ct original proto-src . ct original {family} daddr . ct original proto-dst"
+        yield f"meta l4proto udp update @lease{version} {{ {key} }}"
+    yield "meta l4proto != udp jump keep"
+    yield "goto clear"
 
 
 def _enforce(plan: Plan) -> Iterator[str]:
-    """Accepts by mark; what is left over was not judged, and meets the chain's policy."""
-    if plan.exempt_uid is not None:
-        yield f"meta skuid {plan.exempt_uid} accept"
-    port = plan.resolver_port
-    # Only what was redirected reaches our resolver, on whatever local address it was tried.
-    yield (
-        f"meta l4proto {{ tcp, udp }} th dport {port} fib daddr type local ct direction original "
-        "ct original proto-dst != 53 goto deny"
-    )
-    yield f"meta l4proto {{ tcp, udp }} th dport 53 ct direction original goto deny"  # escaped redirection
-    yield f"{_FIELD} == {Mark.PASS:#x} accept"
-    for version, family in ((4, "ip"), (6, "ip6")):
-        key = f"{family} saddr . udp sport . {family} daddr . udp dport"
-        yield f"{_FIELD} == {Mark.ALLOW:#x} meta l4proto udp update @leases{version} {{ {key} }} accept"
-    keep = f"ct mark & {OTHERS:#x} | {connection_mark(Mark.ALLOW, plan.generation):#x}"
-    yield f"{_FIELD} == {Mark.ALLOW:#x} meta l4proto != udp ct mark set {keep} accept"
-    if not plan.audit:
-        yield f"{_FIELD} == {Mark.DENY:#x} goto deny"
+    """PEEK and INSPECT have nothing behind them yet: like anything unheard of, they are dropped."""
+    denied = "allow" if plan.audit else "refuse"
+    states = {Mark.PASS: "clear", Mark.DNS: "redirected", Mark.ALLOW: "allow", Mark.DENY: denied}
+    words = ", ".join(f"{mark:#x} : goto {chain}" for mark, chain in states.items())
+    yield f"meta mark & {MASK:#x} vmap {{ {words} }}"
+    yield "goto clear" if plan.audit else "counter name unjudged"
 
 
-def _closed_inbound() -> Iterator[str]:
-    """For a namespace of our own: nobody has business coming in, and nothing is passed on."""
-    rules = (
-        'iifname "lo" accept',
-        "ct state established,related accept",
-        "icmpv6 type { nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert } accept",
-    )
-    yield from _chain("input", "type filter hook input priority 0; policy drop;", rules)
-    yield from _chain("forward", "type filter hook forward priority 0; policy drop;", ())
+def _inbound(plan: Plan) -> Iterator[str]:
+    """Only what was redirected reaches the resolver, whatever local address it was tried on."""
+    closed = plan.inbound == "closed"
+    port = f"{_PORTS} dport {plan.resolver_port}"
+    guard_resolver = [
+        f"{port} ct direction reply accept",  # a client elsewhere may have that port by chance
+        f"{port} ct original proto-dst 53 accept",
+        f"{port} counter name direct goto refuse",
+    ]
+    rules = [*guard_resolver, *(_closed_input() if closed else ())]
+    yield from _hook("input", "filter hook input priority 0", "drop" if closed else "accept", rules)
+    # Nothing of ours is forwarded. On a host, what was published to the outside (DNAT) and what was up goes on.
+    forwarded = [] if closed else ["ct state established,related accept", "ct status dnat accept"]
+    rules = [*forwarded, "counter name forwarded goto refuse"]
+    yield from _hook("forward", "filter hook forward priority 0", "drop", rules)
+
+
+def _closed_input() -> Iterator[str]:
+    yield 'iif "lo" accept'
+    yield "ct state established accept"
+    yield "meta l4proto { icmp, icmpv6 } ct state related accept"
+    yield ("icmpv6 type { nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert } ip6 hoplimit 255 accept")
+    yield "icmpv6 type mld-listener-query ip6 hoplimit 1 accept"
+    yield "counter name inbound"

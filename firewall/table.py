@@ -1,107 +1,106 @@
 """Our table in the kernel.
 
-Law: owns the table `inet dnsfw`, and the hand-over rules where the kernel needs them, in the network namespace that was
-current when it was entered. Touches nothing else, and may be left twice.
+Law: owns the table `inet dnsfw`, and the hand-over rules where the kernel needs them, in the network namespace that is
+current when it is entered and left. Touches nothing else. Each piece is removed for what it is, so removing it twice,
+or after a SIGKILL, is harmless.
 """
 
 from __future__ import annotations
 
-import subprocess
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from types import TracebackType
-from typing import Literal, Self
+from typing import Final, Self
 
+from firewall import ruleset
+from firewall.iptables import hand_over, take_back, tidy
 from firewall.nft import Nft, NftError
-from firewall.ruleset import TABLE, Plan, handover, render
+from firewall.ruleset import TABLE, Plan
 
-_RESTORE = ("iptables-nft-restore", "ip6tables-nft-restore")
-_PROBE = "table inet dnsfw_probe { chain probe { queue num 0; }; }; delete table inet dnsfw_probe;"
+_WITH_QUEUE: Final = "table inet dnsfw_probe {\n chain probe {\n queue to 0\n }\n}\n"
+_MANGLE: Final = ("ip", "ip6")  # families that iptables-nft has a mangle table in
 
 
 class Table:
-    """A context manager: the plan is in force inside. Enter and leave in the same network namespace.
+    """A context manager: the plan is in force inside.
 
-    Entering raises NftError and leaves nothing behind when any part of it can't be applied.
+    `queue_in_nft` None asks the kernel. Entering replaces what a dead holder left; it raises NftError, and then leaves
+    nothing behind.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, *, queue_in_nft: bool | None = None) -> None:
         self._plan = plan
+        self._queue_in_nft = queue_in_nft
+        self._nft: Nft | None = None
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             nft = stack.enter_context(Nft())
-            _take_over(nft, self._plan.queue)
-            in_nft = has_queue(nft)
-            if not in_nft:
-                before = nft.run("list tables")
-                stack.callback(_remove_empty_mangle, nft, before)
-                stack.callback(_hand_over, self._plan, "-D")
-                _hand_over(self._plan, "-I")
-            stack.callback(nft.run, f"table {TABLE}; delete table {TABLE}")
-            nft.run(render(self._plan, queue_in_nft=in_nft))
+            in_nft = has_queue(nft) if self._queue_in_nft is None else self._queue_in_nft
+            if not in_nft:  # before the table: between the two, packets would be lost
+                stack.callback(_tidy, nft, [family for family in _MANGLE if not _has_chain(nft, family)])
+                stack.callback(take_back, self._plan.queue)
+                hand_over(self._plan)
+            stack.callback(_delete, nft)
+            nft.run(ruleset.render(self._plan, queue_in_nft=in_nft))
+            self._nft = nft
             self._stack = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._nft = None
         self._stack.close()
+
+    def set_generation(self, generation: int) -> None:
+        """Judge again, from their next packet on, all flows that an earlier generation let through. Atomic.
+
+        Change the policy first: a verdict is in force when the queue's call returns, so none of the old policy comes
+        after this. May be called from any network namespace. Raises NftError.
+        """
+        self._run(ruleset.renewal(generation))
+
+    def counters(self) -> dict[str, int]:
+        """Packets by what became of them: see `ruleset`. May be called from any network namespace. Raises NftError."""
+        return ruleset.counters(self._run(f"list counters table {TABLE}"))
+
+    def _run(self, commands: str) -> str:
+        if self._nft is None:
+            raise NftError("the table is not in force")
+        return self._nft.run(commands)
 
 
 def remove(queue: int) -> None:
-    """Take away what a holder left that was killed. Nothing there: fine. Raises NftError."""
+    """Take away what a killed holder left in this network namespace. Nothing there is fine. Raises NftError."""
     with Nft() as nft:
-        _take_over(nft, queue)
-        nft.run(f"table {TABLE}; delete table {TABLE}")
-        _remove_empty_mangle(nft, before="")
-
-
-def _take_over(nft: Nft, queue: int) -> None:
-    """The hand-over rules of a dead holder, as often as they are there; its table is replaced as a whole later."""
-    if f"table {TABLE}\n" not in nft.run("list tables"):
-        return
-    for audit in (False, True):
-        left = Plan(resolver_port=0, queue=queue, audit=audit)
-        while not any([_restore(program, handover(left, verb="-D")) for program in _RESTORE]):
-            continue
+        _delete(nft)
+        if not has_queue(nft):
+            _tidy(nft, take_back(queue))
 
 
 def has_queue(nft: Nft) -> bool:
-    """Does this kernel have nft's queue statement (CONFIG_NFT_QUEUE)? Tried in a transaction that leaves nothing."""
+    """Does this kernel have nft's queue statement (CONFIG_NFT_QUEUE)?"""
+    return nft.can(_WITH_QUEUE)
+
+
+def _delete(nft: Nft) -> None:
+    nft.run(f"table {TABLE}\ndelete table {TABLE}\n")  # the first, so that there is one to delete
+
+
+def _has_chain(nft: Nft, family: str) -> bool:
     try:
-        nft.run(_PROBE)
+        nft.run(f"list chain {family} mangle OUTPUT")
     except NftError:
         return False
     return True
 
 
-def _hand_over(plan: Plan, verb: Literal["-I", "-D"]) -> None:
-    """Both families at once: each is a process that takes a while."""
-    text = handover(plan, verb=verb)
-    with ThreadPoolExecutor(len(_RESTORE)) as pool:
-        for said in pool.map(lambda program: _restore(program, text), _RESTORE):
-            if said and verb == "-I":
-                raise NftError(said)
-
-
-def _restore(program: str, text: str) -> str:
-    """What went wrong, or ""."""
-    try:
-        done = subprocess.run([program, "--noflush"], input=text, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return f"The program {program} is missing. Install the package iptables."
-    return "" if done.returncode == 0 else f"{program}: {done.stderr.strip()}"
-
-
-def _remove_empty_mangle(nft: Nft, before: str) -> None:
-    """iptables-nft makes the whole table for one rule. If it wasn't there, and holds no rule, it goes again."""
-    for family in ("ip", "ip6"):
-        name = f"table {family} mangle"
-        if name in before:
-            continue
+def _tidy(nft: Nft, families: Iterable[str]) -> None:
+    """Remove the chain and the table that iptables-nft made for our rule; both stay where anything else is in them."""
+    tidy(families)  # not nft: its delete takes a chain's rules along
+    for family in families:
         with suppress(NftError):  # not there
-            listed = nft.run(f"list {name}")
-            if "counter" not in listed and "policy drop" not in listed:  # iptables-nft gives every rule a counter
-                nft.run(f"delete {name}")
+            if nft.run(f"list table {family} mangle") == f"table {family} mangle {{\n}}\n":
+                nft.run(f"delete table {family} mangle")

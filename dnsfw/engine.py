@@ -37,7 +37,8 @@ from resolver.server import Resolver
 
 _RESOLVER_PORTS = range(53053, 53085)  # the first free one
 _LOADING_SECONDS = 20.0
-_KEPT = (Capability.NET_ADMIN, Capability.SYS_PTRACE, Capability.DAC_READ_SEARCH, Capability.BPF)
+# Verdicts on the queue; a cgroup's path from its number; map look-ups on kernels before 5.19.
+_KEPT = (Capability.NET_ADMIN, Capability.DAC_READ_SEARCH, Capability.BPF)
 
 
 @dataclass(frozen=True, slots=True)

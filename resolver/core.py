@@ -77,13 +77,9 @@ class Pending:
     data: bytes
     question: Question
     query: Query
+    asked: Asked
     rule: Rule | None
     rights: Rights
-
-    @property
-    def asked(self) -> Asked:
-        question = self.question
-        return Asked(question.asked.lower(), question.qtype, question.dnssec_ok, question.checking_disabled)
 
     @property
     def limit(self) -> int:
@@ -166,7 +162,8 @@ class Core:
         if decision.action is not Action.ALLOW:
             self.counters.denied += 1
             return self._deny(question, decision.reason)
-        pending = Pending(data, question, query, decision.rule, rights_of(decision.rule))
+        asked = Asked(question.asked.lower(), question.qtype, question.dnssec_ok, question.checking_disabled)
+        pending = Pending(data, question, query, asked, decision.rule, rights_of(decision.rule))
         kept = self._kept(pending, now)
         if kept is None:
             return pending

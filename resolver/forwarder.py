@@ -90,7 +90,10 @@ class _Surroundings:
 
 
 class _Run:
-    """One exchange on its way: the socket of its current attempt, its timer, and those who wait."""
+    """One exchange on its way: the socket of its current attempt, its timer, and those who wait.
+
+    The loop is given descriptors, not sockets: it looks each up first, and words the miss with the whole socket.
+    """
 
     def __init__(
         self,
@@ -137,11 +140,11 @@ class _Run:
             if attempt.transport is Transport.UDP:
                 opened.connect((str(upstream.address), upstream.port))
                 opened.send(attempt.payload)
-                self._loop.add_reader(opened, self._readable)
+                self._loop.add_reader(opened.fileno(), self._readable)
             else:
                 self._deframer = Deframer(_READ)
                 opened.connect_ex((str(upstream.address), upstream.port))
-                self._loop.add_writer(opened, self._connected, opened, self._opening(attempt))
+                self._loop.add_writer(opened.fileno(), self._connected, opened, self._opening(attempt))
         except OSError:
             return self.exchange.closed(self._clock())  # our own kernel says so: nothing to wait for
         return None
@@ -156,13 +159,13 @@ class _Run:
         return self._tls.to_send()
 
     def _connected(self, opened: socket.socket, opening: bytes) -> None:
-        self._loop.remove_writer(opened)
+        self._loop.remove_writer(opened.fileno())
         try:
             opened.send(opening)  # so little fits the empty buffer of a new connection whole
         except OSError:
             self._advance(self.exchange.network_error)
             return
-        self._loop.add_reader(opened, self._readable)
+        self._loop.add_reader(opened.fileno(), self._readable)
 
     def _readable(self) -> None:
         if (opened := self._socket) is None:
@@ -215,8 +218,9 @@ class _Run:
             self._timer.cancel()
             self._timer = None
         if self._socket is not None:
-            self._loop.remove_reader(self._socket)
-            self._loop.remove_writer(self._socket)
+            self._loop.remove_reader(self._socket.fileno())
+            if self._deframer is not None:
+                self._loop.remove_writer(self._socket.fileno())
             self._socket.close()
             self._socket = None
         self._deframer = self._tls = None

@@ -104,7 +104,7 @@ def test_the_longest_chain_of_pointers_that_is_followed() -> None:
         pytest.param(response(record(b"\xc0\x0c", 65, b"\0\1\xc0\x0c")), id="compressed-https"),  # RFC 9460 2.2
         pytest.param(response(*[A_RECORD] * (MAX_RECORDS + 1)), id="more-records-than-we-read"),
         pytest.param(
-            response(pointer(FIRST + 12) + A_RECORD[2:], record(b"\0", 16, b"")), id="pointer-forward-to-a-good-name"
+            response(pointer(FIRST + 16) + A_RECORD[2:], record(b"\0", 16, b"")), id="pointer-forward-to-a-good-name"
         ),
         pytest.param(
             response(record((b"\x3c" + b"a" * 60) * 3 + b"\0", 16, b""), record(LONG + pointer(FIRST), 16, b"")),

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import connects, dns, memory, owners, start, throughput
+from bench import connects, dns, memory, owners, policy, start, throughput
 from bench.bed import Bed
 from bench.figure import Figure
 
@@ -23,6 +23,7 @@ MEASURES: dict[str, Callable[[Bed], list[Figure]]] = {
     "memory": memory.measure,
     "dns": dns.measure,
     "owners": owners.measure,
+    "policy": policy.measure,
 }
 
 

@@ -52,7 +52,7 @@ class Index:
         self._exact: dict[str, _Shelf] = {}
         self._below: dict[str, _Shelf] = {}  # by base: `*.base`
         self._globs: dict[str, dict[str, dict[Pattern, _Shelf]]] = {}  # by base, then the label's literal start
-        self._networks: dict[tuple[int, int], dict[int, list[Rule]]] = {}  # by version and host bits, then prefix
+        self._networks: dict[int, dict[int, dict[int, list[Rule]]]] = {4: {}, 6: {}}  # by version, host bits, prefix
         for rule in rules:
             if isinstance(rule.destination, Pattern):
                 self._shelf(rule.destination).add(rule)
@@ -68,7 +68,7 @@ class Index:
 
     def _add_network(self, rule: Rule, network: Network) -> None:
         bits = network.max_prefixlen - network.prefixlen
-        table = self._networks.setdefault((network.version, bits), {})
+        table = self._networks[network.version].setdefault(bits, {})
         table.setdefault(int(network.network_address) >> bits, []).append(rule)
 
     def by_name(self, name: str) -> Iterator[Rule]:
@@ -81,22 +81,22 @@ class Index:
         for shelf in self._shelves(name):
             yield from shelf.at(path)
 
-    def _shelves(self, name: str) -> Iterator[_Shelf]:
+    def _shelves(self, name: str) -> list[_Shelf]:
         """One look-up a label, and one a character where labels have patterns, however many rules there are."""
-        if name in self._exact:
-            yield self._exact[name]
-        for base in suffixes(name):
-            if base in self._below:
-                yield self._below[base]
-            if base in self._globs:
-                yield from _glob_shelves(self._globs[base], name, base)
+        found = [self._exact[name]] if name in self._exact else []
+        if self._below or self._globs:
+            for base in suffixes(name):
+                if base in self._below:
+                    found.append(self._below[base])
+                if base in self._globs:
+                    found += _glob_shelves(self._globs[base], name, base)
+        return found
 
     def by_address(self, address: Address) -> Iterator[Rule]:
         """The rules whose network holds the address: one look-up a prefix length in use."""
-        number, version = int(address), address.version
-        for (family, bits), table in self._networks.items():
-            if family == version:
-                yield from table.get(number >> bits, ())
+        number = int(address)
+        for bits, table in self._networks[address.version].items():
+            yield from table.get(number >> bits, ())
 
 
 def _glob_shelves(starts: dict[str, dict[Pattern, _Shelf]], name: str, base: str) -> Iterator[_Shelf]:

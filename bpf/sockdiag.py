@@ -101,8 +101,8 @@ class SockDiag:
                     _raise_unless_absent(body)
                     return
                 yield body
-            if not flags & _DUMP:
-                return
+                if not flags & _DUMP:
+                    return
 
 
 def _messages(datagram: bytes) -> Iterator[tuple[int, int, bytes]]:

@@ -94,6 +94,16 @@ def test_nothing_found_is_none_and_the_next_question_is_answered(bed: Bed, sink:
     assert bed.sources.diag.find(flow_of(sock, Proto.TCP)) == Found(cookie(sock), connected=True)
 
 
+def test_what_an_unfinished_list_left_is_not_taken_for_an_answer(bed: Bed, sink: int, stack: ExitStack) -> None:
+    with bed.inside():
+        diag = stack.enter_context(SockDiag())
+        socks = [stack.enter_context(socket.create_connection(("198.51.100.7", sink))) for _ in range(3)]
+    question = struct.pack("=BBBBI", socket.AF_INET, Proto.TCP, 0, 0, 1 << 1) + bytes(48)
+    next(diag._ask(question, 0x301))  # a dump, of which one socket is read
+    for sock in socks:
+        assert diag.find(flow_of(sock, Proto.TCP)) == Found(cookie(sock), connected=True)
+
+
 def test_it_sees_the_namespace_that_it_was_made_in(bed: Bed, sink: int, stack: ExitStack) -> None:
     with bed.inside():
         sock = stack.enter_context(socket.create_connection(("198.51.100.7", sink)))

@@ -73,7 +73,8 @@ class Engine:
         self._channel = channel
         self._tally = Tally()
         policy = load_policy(options.policy)
-        self._journal = stack.enter_context(Journal(options.journal, _mode(options), place.user))
+        self._journal = Journal(options.journal, _mode(options), place.user)
+        stack.callback(self._journal.close)
         self._upstreams = options.upstreams or system_upstreams(guarding_host=place.network is None)
         with nullcontext() if place.network is None else place.network.entered():
             diag = stack.enter_context(SockDiag())
@@ -94,6 +95,8 @@ class Engine:
     async def serve(self) -> None:
         """Until the supervisor says so, or is gone."""
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._gate.escaped)
+        self._journal.start()  # not before privilege is gone: capset(2) is for one thread
         ended = asyncio.Event()
         await self._resolver.serve(loop, self._listeners.udp, self._listeners.tcp)
         loop.add_reader(self._queue.fileno(), self._queue.drain)

@@ -5,8 +5,10 @@ Law: attach owner and bound names to a subject, ask policy, record the answer. T
 
 from __future__ import annotations
 
+from asyncio import AbstractEventLoop
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from dnsfw.journal import Entry
 from policy import Action, Bindings, Decision, Flow, Owner, Policy, Query, Reason, decide
@@ -42,6 +44,10 @@ class Gate:
         """Record that judging or serving `subject` broke; the caller has denied it already."""
         decision = Decision(Action.DENY, Reason.FAULT, None, None)
         self.record(Entry(subject, decision, None, (), fault=f"{type(error).__name__}: {error}"))
+
+    def escaped(self, _loop: AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Record what broke outside any subject: an event loop's exception handler."""
+        self.fault(context.get("exception") or RuntimeError(context["message"]), None)
 
     def _judge(self, subject: Query | Flow, owner: Owner | None, names: tuple[str, ...]) -> Decision:
         decision = decide(self.policy, subject, owner, names)

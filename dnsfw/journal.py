@@ -14,8 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import msgspec
 
@@ -137,22 +135,18 @@ class Journal:
         self._file = None if path is None else _open(path, reader)
         self._thread = threading.Thread(target=self._write_all, args=(self._file,), name="journal", daemon=True)
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
+        """Begin writing; entries taken before are waiting."""
         if self._file is not None:
             self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Write what is waiting, for at most two seconds; the rest counts as lost. May be called twice."""
         if self._file is None or self._stop.is_set():
             return
         self._stop.set()
-        self._thread.join(timeout=_PARTING_SECONDS)
+        if self._thread.ident is not None:
+            self._thread.join(timeout=_PARTING_SECONDS)
         if self._thread.is_alive():
             self.trouble = self.trouble or "nobody takes what is written"
         else:

@@ -57,7 +57,8 @@ _RESOLV_CONF = "/etc/resolv.conf"
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What to start, as whom, where. `resolv_conf` is a file to be shown as /etc/resolv.conf."""
+    """What to start, as whom, where. `resolv_conf` is a file to be shown as /etc/resolv.conf; `descriptors` are our
+    caller's, which the command gets, as no other."""
 
     argv: Sequence[str]
     environ: Mapping[str, str]
@@ -65,6 +66,21 @@ class Command:
     network: namespaces.NetworkNamespace
     cgroup: Path
     resolv_conf: Path
+    descriptors: frozenset[int]
+
+
+def open_descriptors() -> frozenset[int]:
+    """This process's."""
+    listed = [int(path.name) for path in Path("/proc/self/fd").iterdir()]
+    return frozenset(descriptor for descriptor in listed if _is_open(descriptor))  # the listing's own is closed by now
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.get_inheritable(descriptor)
+    except OSError:
+        return False
+    return True
 
 
 def guarded_resolv_conf(host: str) -> str:
@@ -88,6 +104,7 @@ def start(command: Command) -> int:
 def _in_child(command: Command) -> NoReturn:
     """Never returns, never lets an exception out: a child must not run its parent's code."""
     try:
+        _withhold_all_but(command.descriptors)
         cgroups.join(command.cgroup)
         command.network.enter()
         _arrange_mounts(command)
@@ -101,6 +118,12 @@ def _in_child(command: Command) -> NoReturn:
         _complain(f"the command's surroundings can't be set up: {error}")
     finally:
         os._exit(EXIT_SETUP)
+
+
+def _withhold_all_but(given: frozenset[int]) -> None:
+    """None but the caller's survive an execve. Python's own never do; a library's may (libnftables' netlink socket)."""
+    for descriptor in open_descriptors() - given:
+        os.set_inheritable(descriptor, False)
 
 
 def _arrange_mounts(command: Command) -> None:

@@ -30,6 +30,7 @@ _RESOLV_CONF = Path("/etc/resolv.conf")
 def run(options: GuardOptions, argv: Sequence[str], environ: Mapping[str, str], *, fail_on_deny: bool) -> int:
     """Guard `argv` until it ends; the exit status for our caller. Raises DnsfwError before the command has started."""
     user = calling_user(environ)
+    descriptors = command.open_descriptors()  # while there are none but our caller's
     with ExitStack() as stack:
         name = f"dnsfw-{secrets.token_hex(3)}"
         record = stack.enter_context(claimed(name))
@@ -41,7 +42,8 @@ def run(options: GuardOptions, argv: Sequence[str], environ: Mapping[str, str], 
         guard.enforce()
         environment = _environment(environ, user)
         signal.pthread_sigmask(signal.SIG_BLOCK, WAITED)  # from here on they are the command's, and tear-down is whole
-        pid = command.start(command.Command(argv, environment, user, network, cgroup, _resolv_conf(record)))
+        resolv_conf = _resolv_conf(record)
+        pid = command.start(command.Command(argv, environment, user, network, cgroup, resolv_conf, descriptors))
         ended = supervise(pid, guard.pid)
         finished = guard.finish()
     if finished is None or not ended.guarded:

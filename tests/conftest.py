@@ -59,8 +59,11 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 def nothing_is_left() -> Iterator[None]:
     """Set up before every other fixture, so torn down after them all."""
     before = leftovers.on_this_machine()
+    name, value = "DNSFW_TEST_SESSION", str(os.getpid())
+    os.environ[name] = value  # every program that a test starts carries it
     yield
     deadline = time.monotonic() + _SECONDS_TO_GO_AWAY
-    while (left := leftovers.on_this_machine() - before) and time.monotonic() < deadline:
+    while left := leftovers.on_this_machine() - before | leftovers.processes(f"{name}={value}"):
+        if time.monotonic() > deadline:
+            pytest.fail(f"left on the machine: {', '.join(sorted(left))}", pytrace=False)
         time.sleep(0.1)
-    assert not left, f"left on the machine: {', '.join(sorted(left))}"

@@ -89,7 +89,7 @@ class Engine:
         owners = Owners(Sources(attached, diag, paths))
         self._bindings = Bindings()
         self._gate = Gate(policy, self._bindings, owners.of, self._record, time.monotonic, options.audit)
-        resolver = ResolverConfig(self._upstreams, Refusal.REFUSED if options.refused else Refusal.NXDOMAIN)
+        resolver = ResolverConfig(self._upstreams, refusal=Refusal.REFUSED if options.refused else Refusal.NXDOMAIN)
         self._resolver = Resolver(resolver, self._gate.query, self._bind, time.monotonic, self._gate.fault)
 
     async def serve(self) -> None:

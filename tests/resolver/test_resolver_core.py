@@ -9,6 +9,8 @@ from ipaddress import ip_address, ip_network
 
 import dnslib
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from policy.decide import Decision
 from policy.rules import Flag, Kind, Rule
@@ -189,6 +191,15 @@ def test_what_does_not_fit_is_truncated_over_udp_and_whole_over_tcp() -> None:
     assert len(world.bound[0][1]) == 100
 
 
+def test_a_truncated_reply_stays_one() -> None:
+    world = World()
+    world.resolves(question(), *[record(text=f"192.0.2.{each}") for each in range(1, 101)])
+    for now in (0.5, 2.5):
+        reply = world.asks(question(), now)
+        assert reply is not None
+        assert (reply.header.tc, reply.rr) == (1, [])
+
+
 def test_a_failure_is_servfail_and_remembered_for_a_moment() -> None:
     world = World()
     for now, explanation in ((0.0, Explanation(Ede.NETWORK_ERROR, "why")), (2.5, None)):
@@ -231,6 +242,15 @@ def test_memory_is_bounded_under_churn() -> None:
     assert 20 < kept < 100
     assert world.asks(question("n499.example.com")) is not None, "the latest stays"
     assert world.asks(question("n0.example.com")) is None, "the oldest goes"
+
+
+@settings(deadline=None)  # how long it takes on a busy machine proves nothing
+@given(st.binary(max_size=100), st.booleans())
+def test_garbage_is_never_looked_up(data: bytes, headed: bool) -> None:
+    world = World(decide=lambda _: DENIED)
+    result = world.core.receive((question()[:12] if headed else b"") + data, CLIENT, 0.0)
+    assert result is None or (isinstance(result, bytes) and len(result) >= 12)
+    assert world.bound == []
 
 
 def test_every_message_is_counted_once() -> None:

@@ -167,7 +167,7 @@ async def world(*upstreams: FakeUpstream | Upstream, **changes: object) -> Async
             await stack.enter_async_context(each.running()) if isinstance(each, FakeUpstream) else each
             for each in upstreams
         ]
-        config = replace(ResolverConfig(tuple(servers), patience=HURRY), **changes)  # type: ignore[arg-type]  # tests
+        config = replace(ResolverConfig(tuple(servers), patience=HURRY), **changes)  # type: ignore[arg-type]  # replace() knows the names
         listeners = make_listeners()
         port = listeners.port
         resolver = Resolver(config, judge, bind, time.monotonic, lambda error, query: faults.append((error, query)))
@@ -309,6 +309,17 @@ def test_dead_upstreams_end_in_servfail_with_the_reason(
             assert reply.header.rcode == wire.SERVFAIL
             assert struct.unpack("!H", reply.ar[0].rdata[0].data[:2]) == (code,)
             assert (here.resolver.counters.failed, here.bound, here.faults) == (1, [], [])
+
+    play(scene)
+
+
+def test_a_closed_port_is_known_long_before_the_time_out() -> None:
+    async def scene() -> None:
+        patient = Patience(udp=4.0, total=4.5, after_error=0.05, rounds=1)
+        async with world(closed_port(), patience=patient) as here:
+            started = time.monotonic()
+            assert seen(await here.udp(question()))[1] == wire.SERVFAIL
+            assert time.monotonic() - started < 2.0
 
     play(scene)
 

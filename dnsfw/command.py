@@ -123,7 +123,7 @@ def _in_child(command: Command) -> NoReturn:
 def _withhold_all_but(given: frozenset[int]) -> None:
     """None but the caller's survive an execve. Python's own never do; a library's may (libnftables' netlink socket)."""
     for descriptor in open_descriptors() - given:
-        os.set_inheritable(descriptor, False)
+        os.set_inheritable(descriptor, False)  # noqa: FBT003 - the system call's own
 
 
 def _arrange_mounts(command: Command) -> None:

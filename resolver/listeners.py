@@ -45,8 +45,6 @@ def _bind_all(port: int) -> Listeners:
         for kind, sockets in made.items():
             for family, host in _LOOPBACK:
                 opened = unfinished.enter_context(socket.socket(family, kind | socket.SOCK_NONBLOCK))
-                if family == socket.AF_INET6:
-                    opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 if kind == socket.SOCK_STREAM:
                     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 opened.bind((host, port))

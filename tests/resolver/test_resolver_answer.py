@@ -79,6 +79,20 @@ def test_a_dname_moves_the_whole_tree_below_it() -> None:
     assert answer.records == (dname, cname(ASKED, "www.example.net"), a("www.example.net", PUBLIC))
 
 
+@pytest.mark.parametrize(
+    ("asked", "owner"),
+    [
+        pytest.param(ASKED, ASKED, id="itself"),  # RFC 6672 2.3: it speaks of what is below it
+        pytest.param("x0" + "a" * 48 + ".net", "a" * 48 + ".net", id="octets-that-are-no-labels"),  # 48 is "0"
+    ],
+)
+def test_a_dname_moves_nothing_else(asked: str, owner: str) -> None:
+    dname = Record(wire_name(owner), wire.DNAME, 60, wire_name("evil.net"))
+    assert wire_name(asked).endswith(wire_name(owner))
+    answer = interpret(message(dname, a("evil.net", PUBLIC)), Wanted(wire_name(asked), wire.A))
+    assert (answer.records, answer.addresses) == ((), ())
+
+
 def long_chain(aliases: int) -> Message:
     names = [ASKED, *(f"n{each}.example.com" for each in range(aliases))]
     steps = [cname(name, target) for name, target in pairwise(names)]

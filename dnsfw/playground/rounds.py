@@ -23,7 +23,7 @@ from dnsfw.playground.world import Playground
 
 POLICY = Path(__file__).with_name("demo.policy")
 _SCRIPT = "postinstall.py"  # as package managers let a dependency run one
-_STRAGGLERS = 2.5  # seconds: a daemon left behind by the package keeps trying for two
+_STRAGGLERS = 1.6  # seconds: a daemon left behind by the package keeps trying for 1.2
 _TIMEOUT = 20.0  # seconds for a round
 # What a CI runner's password-less sudo, or a container, gives to any program; dnsfw must take it away.
 _USUAL_CAPABILITIES = "+net_raw,+net_admin"

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import signal
 import subprocess
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dnsfw.playground import atlas
 from dnsfw.playground.package.catalogue import WAYS
 from dnsfw.playground.package.way import Way
-from dnsfw.playground.rounds import Package, Round
-from dnsfw.playground.verdicts import Verdict, report
+from dnsfw.playground.rounds import POLICY, Package, Round
+from dnsfw.playground.verdicts import Report, Verdict, report
 from dnsfw.playground.world import Playground
 
 NOBODY = 65534
@@ -86,6 +91,58 @@ def test_dnsfw_closes_every_way_but_the_known(demo: tuple[dict[str, Any], int, f
 def test_the_guarded_program_inherits_no_socket(demo: tuple[dict[str, Any], int, float]) -> None:
     (one,) = [one for one in demo[0]["ways"] if one["id"] == "inherited"]
     assert one["guarded"]["ended"] == "EBADF"
+
+
+# Under `up` helpers and proxies are guarded as well. A multicast group's name is told to the laptop's own link.
+OPEN_UNDER_UP = {way.id for way in WAYS if way.open_until} - {"helper-path"} | {"group-spells"}
+
+
+@pytest.fixture(scope="module")
+def under_up(loopback_world: Playground, package: Package, unguarded: Round) -> Report:
+    """The same attacks on a laptop that is guarded as a whole."""
+    options = ["--upstream", atlas.UPSTREAM.v4, "--policy", str(POLICY)]
+    with loopback_world.popen(loopback_world.dnsfw("up", *options), stderr=subprocess.PIPE, text=True) as guard:
+        assert guard.stderr is not None
+        assert "guarding" in guard.stderr.readline()
+        found = report(unguarded, package.round(package.as_user()))
+        guard.send_signal(signal.SIGINT)
+        guard.stderr.read()
+    return found
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.id)
+def test_up_closes_every_way_but_the_known(under_up: Report, way: Way) -> None:
+    (line,) = [line for line in under_up.ways if line.way is way]
+    assert bool(line.guarded.arrived) is (way.id in OPEN_UNDER_UP), line
+
+
+@pytest.mark.kernel
+def test_up_lets_the_honest_build_work(under_up: Report) -> None:
+    assert {line.verdict for line in under_up.build} == {Verdict.WORKS}
+
+
+@pytest.mark.kernel
+def test_ctrl_c_at_the_terminal_ends_the_demo_and_leaves_nothing(loopback_world: Playground) -> None:
+    before = playgrounds()
+    ours, theirs = pty.openpty()
+    session = ["setsid", "--ctty", "--wait", *loopback_world.dnsfw("demo")]
+    with (
+        os.fdopen(ours, "r+b", buffering=0) as terminal,
+        subprocess.Popen(session, stdin=theirs, stdout=theirs, stderr=theirs) as demo,
+    ):
+        os.close(theirs)
+        shown = b""
+        while b"unguarded" not in shown:  # the progress line of the first round
+            shown += terminal.read(4096)
+        assert playgrounds() != before
+        terminal.write(b"\x03")
+        assert demo.wait(10) != 0
+    assert playgrounds() == before
+
+
+def playgrounds() -> set[Path]:
+    return set(Path(tempfile.gettempdir()).glob("dnsfw-playground-*"))
 
 
 @pytest.mark.kernel

@@ -22,7 +22,7 @@ from dnsfw.playground.package.build import NEEDS
 from dnsfw.playground.package.catalogue import WAYS
 from dnsfw.playground.package.way import TIMED_OUT, Loot, Way
 
-_PATIENCE = 1.5  # seconds for one socket operation
+_PATIENCE = 1.0  # seconds for one socket operation
 _DEADLINE = 4  # seconds for an attempt as a whole
 _AT_ONCE = 4  # attempts: one that waits holds up no other, and the times shown are still the kernel's
 

@@ -150,7 +150,7 @@ def outlive(loot: Loot) -> None:
     if os.fork() != 0:
         os._exit(0)
     os.closerange(0, 64)
-    for _ in range(10):
+    for _ in range(6):
         _shout(loot)
         time.sleep(0.2)
     os._exit(0)

@@ -18,12 +18,12 @@ from dnsfw.playground.verdicts import Line, Report, Verdict
 
 _SUMMARY_LINES = 10
 _SHOWN = {
-    Verdict.CLOSED: Text("closed", "green"),
-    Verdict.OPEN: Text("OPEN", "bold red"),
-    Verdict.KNOWN_OPEN: Text("open*", "yellow"),
-    Verdict.NO_WAY: Text("-", "dim"),
-    Verdict.WORKS: Text("works", "green"),
-    Verdict.BROKEN: Text("BROKEN", "bold red"),
+    Verdict.CLOSED: ("closed", "green"),
+    Verdict.OPEN: ("OPEN", "bold red"),
+    Verdict.KNOWN_OPEN: ("open*", "yellow"),
+    Verdict.NO_WAY: ("-", "dim"),
+    Verdict.WORKS: ("works", "green"),
+    Verdict.BROKEN: ("BROKEN", "bold red"),
 }
 
 
@@ -52,7 +52,9 @@ def _table(report: Report) -> Table:
 def _add_group(table: Table, title: str, lines: Iterable[Line]) -> None:
     table.add_row(Text(title, "bold"))
     for line in lines:
-        table.add_row(f" {line.way.title}", _unguarded(line), _SHOWN[line.verdict], Text(_seen(line.guarded), "dim"))
+        table.add_row(
+            f" {line.way.title}", _unguarded(line), Text(*_SHOWN[line.verdict]), Text(_seen(line.guarded), "dim")
+        )
 
 
 def _unguarded(line: Line) -> Text:

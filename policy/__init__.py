@@ -4,7 +4,7 @@ The parser is imported by its own name, `policy.parse`: whoever only carries val
 """
 
 from policy.bindings import Bindings
-from policy.decide import Decision, decide
+from policy.decide import Decision, decide, opaque
 from policy.errors import PolicyInvalid, PolicySyntaxError
 from policy.index import Policy
 from policy.render import render
@@ -51,6 +51,7 @@ __all__ = [
     "Url",
     "address",
     "decide",
+    "opaque",
     "render",
     "suggest",
 ]

@@ -149,6 +149,20 @@ def _passed_through(policy: Policy, flow: Flow, name: str | None) -> bool:
     )
 
 
+def opaque(policy: Policy, flow: Flow, names: Sequence[str]) -> tuple[str, ...]:
+    """Of the names bound to an INSPECT flow's address, those that the proxy must not decrypt: no URL rule looks at them,
+    or one has `passthrough`."""
+    return tuple(name for name in names if _passed_through(policy, flow, name) or not _looked_at(policy, flow, name))
+
+
+def _looked_at(policy: Policy, flow: Flow, name: str) -> bool:
+    return any(
+        rule.kind is Kind.URL and rule.covers(flow.proto, flow.dport)
+        for index in (policy.allows, policy.denies)
+        for rule in index.by_name(name)
+    )
+
+
 def _request(policy: Policy, request: Request, owner: Owner | None, names: Sequence[str]) -> Decision:
     """The host must be a name bound to the address, or the address itself; then as for a flow, down to the path."""
     try:

@@ -71,7 +71,7 @@ flows = st.builds(
     dst=addresses,
     dport=st.sampled_from([0, 22, 53, 80, 443, 8443]),
 )
-tcp = flows.filter(lambda flow: flow.proto == 6)
+tcp = flows.filter(lambda flow: flow.proto == 6 and flow.dport != 0)
 queries = st.builds(Query, name=st.sampled_from(NAMES), qtype=st.just(1), client=flows)
 requests = st.builds(
     Request,

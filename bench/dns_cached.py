@@ -25,7 +25,8 @@ from policy.bindings import Bindings
 from policy.decide import Decision
 from policy.values import Action, Query, Reason
 from resolver.core import ResolverConfig
-from resolver.server import Resolver, make_listeners
+from resolver.listeners import make_listeners
+from resolver.server import Resolver
 from resolver.upstreams import parse_upstream
 
 _NAMES = [f"n{each}.example.com" for each in range(100)]

@@ -16,12 +16,9 @@ from resolver.boundary import Boundary, Fault
 from resolver.core import Bind, Core, Judge, Pending, ResolverConfig
 from resolver.exchange import Outcome
 from resolver.forwarder import Forwarder
-from resolver.listeners import Listeners, make_listeners
 from resolver.reply import servfail
 from resolver.tcp import Connections, TcpConnection
 from resolver.udp import Send, UdpListener
-
-__all__ = ["Listeners", "Resolver", "ResolverConfig", "make_listeners"]
 
 
 class Resolver:

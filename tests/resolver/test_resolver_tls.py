@@ -24,7 +24,8 @@ from resolver import wire
 from resolver.core import ResolverConfig
 from resolver.exchange import Patience
 from resolver.framing import frame
-from resolver.server import Resolver, make_listeners
+from resolver.listeners import make_listeners
+from resolver.server import Resolver
 from resolver.upstreams import parse_upstream
 
 ALLOW = Decision(Action.ALLOW, Reason.ALLOW_RULE, None, None)

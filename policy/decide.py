@@ -150,8 +150,8 @@ def _passed_through(policy: Policy, flow: Flow, name: str | None) -> bool:
 
 
 def opaque(policy: Policy, flow: Flow, names: Sequence[str]) -> tuple[str, ...]:
-    """Of the names bound to an INSPECT flow's address, those that the proxy must not decrypt: no URL rule looks at them,
-    or one has `passthrough`."""
+    """Of the names bound to an INSPECT flow's address, those that the proxy must not decrypt: `passthrough` says so, or
+    no URL rule looks at them."""
     return tuple(name for name in names if _passed_through(policy, flow, name) or not _looked_at(policy, flow, name))
 
 

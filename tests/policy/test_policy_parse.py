@@ -181,3 +181,18 @@ def test_placeholders_cannot_say_anything(text: str, values: dict[str, str], col
 
 def test_a_comment_needs_no_value() -> None:
     assert parse("# {owner}\na.example # {repo}", "p").rules
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize(
+    "unit", ["*", "a*", ".", "a.", "|", ":1|", "f:", "/", "/*a", "[", '"', " x", "{owner}", "GET|", "é.", "a=", "dns:"]
+)
+@pytest.mark.parametrize("start", ["", "a.example ", "https://a.example/", "["])
+def test_a_long_line_costs_no_more_than_its_length(start: str, unit: str) -> None:
+    """Ten lines as long as may be: backtracking in the grammar or in a hint would run into the time-out."""
+    line = (start + unit * LINE_LIMIT)[:LINE_LIMIT]
+    for _ in range(10):
+        try:
+            parse(line, "p")
+        except PolicyInvalid as invalid:
+            assert invalid.errors  # noqa: PT017 - either outcome will do, soon

@@ -15,7 +15,7 @@ from pathlib import Path
 from stat import S_ISDIR
 from typing import NoReturn
 
-from dnsfw import cgroups, init, namespaces
+from dnsfw import cgroups, init, namespaces, seccomp
 from dnsfw.errors import EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_SETUP
 from dnsfw.privilege import HARMLESS_TO_THE_GUARD, ROOT, Capability, User, become, die_with_parent
 
@@ -153,6 +153,7 @@ def _hide(path: str) -> None:
 def _execute(command: Command) -> NoReturn:
     try:
         become(command.user, keep=HARMLESS_TO_THE_GUARD if command.user.uid == 0 else ())
+        seccomp.install(seccomp.own_program())
         for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these; its children shouldn't
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -10,6 +10,7 @@ import os
 import shutil
 from pathlib import Path
 
+from dnsfw import seccomp
 from dnsfw.cgroups import find_root
 from dnsfw.errors import SetupError
 
@@ -31,3 +32,4 @@ def check(command: str) -> None:
     if not _BCC.is_dir():
         raise SetupError("bcc is missing, so no process can be named as a socket's owner.", "Install python3-bpfcc.")
     find_root()
+    seccomp.own_program()

@@ -1,0 +1,111 @@
+"""System calls that would lead around a network namespace, refused to the guarded command.
+
+Law: the filter is made by a pure function from a table; only `install` touches the kernel (seccomp(2)). It stays for
+every descendant and can't be taken off.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from dnsfw.errors import SetupError
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+# <linux/seccomp.h>, <linux/prctl.h>
+_PR_SET_SECCOMP, _MODE_FILTER = 22, 2
+_ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
+# struct seccomp_data: nr, arch, instruction_pointer, args[6]; the low halves on a little-endian machine.
+_NR, _ARCH, _ARG0, _ARG1 = 0, 4, 16, 24
+# <linux/filter.h>: load a word, jump if equal, return.
+_LOAD, _EQUAL, _RETURN = 0x20, 0x15, 0x06
+_INSTRUCTION = struct.Struct("=HBBI")
+
+_TERMINAL_INPUT = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX: typing into the caller's terminal, for its shell to run
+_FOREIGN_FAMILIES = (31, 40, 42)  # AF_BLUETOOTH, AF_VSOCK, AF_QIPCRTR: they know no network namespace
+
+
+@dataclass(frozen=True, slots=True)
+class _Abi:
+    """A system call interface: its AUDIT_ARCH number (<linux/audit.h>) and its numbers for the calls we look at."""
+
+    arch: int
+    ioctl: tuple[int, ...]
+    socket: tuple[int, ...]
+    # request_key(2) has the kernel start a resolver outside every namespace; io_uring makes sockets past this filter.
+    refused: tuple[int, ...]
+
+
+_X32 = 0x40000000
+_ABIS = {
+    "x86_64": (
+        _Abi(0xC000003E, (16, _X32 + 514), (41, _X32 + 41), (249, _X32 + 249, 425, _X32 + 425)),
+        _Abi(0x40000003, (54,), (359,), (287, 425)),  # 32-bit programs
+    ),
+    "aarch64": (
+        _Abi(0xC00000B7, (29,), (198,), (218, 425)),
+        _Abi(0x40000028, (54,), (281,), (310, 425)),
+    ),
+}
+
+
+def program(machine: str) -> bytes:
+    """The classic BPF program for a machine as platform.machine() names it. Raises SetupError for an unknown one."""
+    if machine not in _ABIS:
+        raise SetupError(f"dnsfw knows no system call filter for {machine}.", f"It has one for {', '.join(_ABIS)}.")
+    blocks = [b"".join(_interface(abi)) for abi in _ABIS[machine]]
+    # An interface that isn't in the table can't be judged: refused as a whole.
+    return b"".join([*blocks, _return(_ERRNO | errno.ENOSYS)])
+
+
+def install(code: bytes) -> None:
+    """Put the filter on this process. Needs no_new_privs. Raises OSError."""
+    buffer = ctypes.create_string_buffer(code, len(code))
+    header = struct.pack("@HxxxxxxP", len(code) // _INSTRUCTION.size, ctypes.addressof(buffer))
+    if _libc.prctl(_PR_SET_SECCOMP, ctypes.c_ulong(_MODE_FILTER), header, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def own_program() -> bytes:
+    """The one for this machine. Raises SetupError."""
+    return program(platform.machine())
+
+
+def _interface(abi: _Abi) -> Iterator[bytes]:
+    """Everything about one interface; skipped as a whole for the others."""
+    rules = [_refuse_call(nr, errno.ENOSYS) for nr in abi.refused]
+    rules += [_refuse_argument(nr, _ARG1, _TERMINAL_INPUT, errno.EPERM) for nr in abi.ioctl]
+    rules += [_refuse_argument(nr, _ARG0, _FOREIGN_FAMILIES, errno.EAFNOSUPPORT) for nr in abi.socket]
+    body = b"".join(rules) + _return(_ALLOW)
+    yield _load(_ARCH) + _unless(abi.arch, skip=body) + body
+
+
+def _refuse_call(nr: int, error: int) -> bytes:
+    refusal = _return(_ERRNO | error)
+    return _load(_NR) + _unless(nr, skip=refusal) + refusal
+
+
+def _refuse_argument(nr: int, argument: int, values: tuple[int, ...], error: int) -> bytes:
+    refusal = _return(_ERRNO | error)
+    tests = _load(argument) + b"".join(_unless(value, skip=refusal) + refusal for value in values)
+    return _load(_NR) + _unless(nr, skip=tests) + tests
+
+
+def _load(offset: int) -> bytes:
+    return _INSTRUCTION.pack(_LOAD, 0, 0, offset)
+
+
+def _unless(value: int, skip: bytes) -> bytes:
+    """Skip those instructions unless the loaded word is `value`."""
+    return _INSTRUCTION.pack(_EQUAL, 0, len(skip) // _INSTRUCTION.size, value)
+
+
+def _return(action: int) -> bytes:
+    return _INSTRUCTION.pack(_RETURN, 0, 0, action)

@@ -121,33 +121,51 @@ def nat_table(link: Link, closed: Iterable[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class HostNetwork:
-    """What the host's tables say: networks in use, the default routes' interfaces, each interface's MTU in bytes."""
+    """What the host's tables say: IPv4 networks in use, the interfaces that routes lead out of, the interfaces' MTUs in
+    bytes. IPv6 may be routed without any default route."""
 
     taken: tuple[IPv4Network, ...]
     default4: tuple[str, ...]
-    default6: tuple[str, ...]
+    routed6: tuple[str, ...]
     mtu: dict[str, int]
 
     def uplink_mtu(self) -> int:
-        """The smallest MTU among the default routes' interfaces; 1500 without any."""
-        sizes = [self.mtu.get(device, 1500) for device in (*self.default4, *self.default6)]
+        """The smallest MTU among the interfaces that lead out; 1500 without any."""
+        sizes = [self.mtu.get(device, 1500) for device in (*self.default4, *self.routed6)]
         return max(1280, min(sizes, default=1500))  # RFC 8200 section 5: no IPv6 link is smaller
 
 
 def parse_host(routes4: str, routes6: str, links: str) -> HostNetwork:
-    """From the JSON of ip-route(8) (`-4 … show table all`, `-6 … show default`) and of `ip link show`."""
-    v4: list[dict[str, Any]] = json.loads(routes4 or "[]")
-    taken = {ip_network(route["dst"], strict=False) for route in v4 if route["dst"] != "default"}
+    """From the JSON of ip-route(8) (`-4 … show table all`, `-6 … show table all`) and of `ip link show`."""
+    v4 = [(_network(route, "0.0.0.0/0"), route) for route in json.loads(routes4 or "[]")]
+    v6 = [(_network(route, "::/0"), route) for route in json.loads(routes6 or "[]")]
     return HostNetwork(
-        taken=tuple(network for network in taken if isinstance(network, IPv4Network)),
-        default4=_devices(route for route in v4 if route["dst"] == "default"),
-        default6=_devices(json.loads(routes6 or "[]")),
+        taken=tuple({network: None for network, _ in v4 if isinstance(network, IPv4Network) and not _default(network)}),
+        default4=_devices(route for network, route in v4 if _default(network)),
+        routed6=_devices(route for network, route in v6 if _leads_out(network, route)),
         mtu={link["ifname"]: link["mtu"] for link in json.loads(links or "[]")},
     )
 
 
+def _network(route: dict[str, Any], default: str) -> IPv4Network | IPv6Network:
+    return ip_network(default if route["dst"] == "default" else route["dst"], strict=False)
+
+
+def _default(network: IPv4Network | IPv6Network) -> bool:
+    """VPNs cover the default route by two halves of everything."""
+    return network.prefixlen < 8
+
+
+def _leads_out(network: IPv4Network | IPv6Network, route: dict[str, Any]) -> bool:
+    """ip(8) leaves out the type of the usual routes, which are `unicast`."""
+    return route.get("type", "unicast") == "unicast" and not network.is_link_local and not network.is_multicast
+
+
 def _devices(routes: Iterable[dict[str, Any]]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(route["dev"] for route in routes if "dev" in route))
+    """The host's own: neither loopback nor an uplink of ours."""
+    hops = (hop for route in routes for hop in route.get("nexthops", [route]))
+    devices = dict.fromkeys(hop["dev"] for hop in hops if "dev" in hop)
+    return tuple(device for device in devices if device != "lo" and not device.startswith("dnsfw"))
 
 
 def forwarding_sysctls(host: HostNetwork, *, per_interface_v6: bool) -> tuple[tuple[str, str], ...]:
@@ -157,11 +175,11 @@ def forwarding_sysctls(host: HostNetwork, *, per_interface_v6: bool) -> tuple[tu
     `force_forwarding` says it for one interface (Documentation/networking/ip-sysctl.rst).
     """
     v4 = (("net/ipv4/ip_forward", "1"),)
-    if not host.default6:
+    if not host.routed6:
         return v4
     if per_interface_v6:
-        return v4 + tuple((f"net/ipv6/conf/{device}/force_forwarding", "1") for device in host.default6)
-    keep_ra = tuple((f"net/ipv6/conf/{device}/accept_ra", "2") for device in host.default6)
+        return v4 + tuple((f"net/ipv6/conf/{device}/force_forwarding", "1") for device in host.routed6)
+    keep_ra = tuple((f"net/ipv6/conf/{device}/accept_ra", "2") for device in host.routed6)
     return (*v4, *keep_ra, ("net/ipv6/conf/all/forwarding", "1"))
 
 
@@ -169,7 +187,7 @@ def read_host() -> HostNetwork:
     """Ask ip(8). Raises SetupError."""
     return parse_host(
         ip("-4", "-json", "route", "show", "table", "all"),
-        ip("-6", "-json", "route", "show", "default"),
+        ip("-6", "-json", "route", "show", "table", "all"),
         ip("-json", "link", "show"),
     )
 

@@ -19,9 +19,12 @@ _PROGRAMS: Final = {"ip": "iptables-nft", "ip6": "ip6tables-nft"}  # by nft's na
 type _Texts = dict[str, str]  # by family
 
 
-def hand_over(plan: Plan) -> None:
-    """Put packets to be judged on the plan's queue; what a dead holder of that queue left goes. Raises NftError."""
-    _restore({family: handover(plan, saved) for family, saved in _save().items()})
+def hand_over(plan: Plan) -> tuple[str, ...]:
+    """Put packets to be judged on the plan's queue. What a dead holder of that queue left goes: the families that had
+    such a rule are returned. Raises NftError."""
+    saved = _save()
+    _restore({family: handover(plan, text) for family, text in saved.items()})
+    return tuple(family for family, text in saved.items() if withdrawal(plan.queue, text))
 
 
 def take_back(queue: int) -> tuple[str, ...]:

@@ -39,9 +39,10 @@ class Table:
             nft = stack.enter_context(Nft())
             in_nft = has_queue(nft) if self._queue_in_nft is None else self._queue_in_nft
             if not in_nft:  # before the table: between the two, packets would be lost
-                stack.callback(_tidy, nft, [family for family in _MANGLE if not _has_chain(nft, family)])
+                made = [family for family in _MANGLE if not _has_chain(nft, family)]
+                stack.callback(_tidy, nft, made)
                 stack.callback(take_back, self._plan.queue)
-                hand_over(self._plan)
+                made += hand_over(self._plan)  # a chain that a dead holder made is ours to remove, too
             stack.callback(_delete, nft)
             nft.run(ruleset.render(self._plan, queue_in_nft=in_nft))
             self._nft = nft

@@ -36,8 +36,13 @@ def machine() -> dict[str, str]:
         "kernel": platform.release(),
         "python": platform.python_version(),
         "commit": commit.stdout.strip(),
-        "load before": " ".join(f"{load:.2f}" for load in os.getloadavg()),
+        "load before": load(),
     }
+
+
+def load() -> str:
+    """The machine's run queue over 1, 5 and 15 minutes."""
+    return " ".join(f"{each:.2f}" for each in os.getloadavg())
 
 
 def main(names: list[str]) -> int:
@@ -52,6 +57,8 @@ def main(names: list[str]) -> int:
             for figure in MEASURES[name](bed):
                 figures.append(figure)
                 print(figure, flush=True)
+    taken_on["load after"] = load()
+    print(f"load after: {taken_on['load after']} (busy with anything else, a machine gives figures of little worth)")
     results = Path(__file__).with_name("results") / f"{started:%Y-%m-%dT%H-%M-%SZ}.json"
     results.parent.mkdir(exist_ok=True)
     results.write_text(

@@ -40,12 +40,12 @@ class Figure:
     runs: tuple[float, ...] = ()
 
     def __str__(self) -> str:
-        """Two lines: the figure beside its target, and what it is compared with."""
+        """The figure beside its target; on a second line what it is compared with."""
         measured = f"{self.name:<34} {number(self.value):>9} {self.unit:<10}"
         if self.target is not None:
             verdict = "met" if self.target.met_by(self.value) else "MISSED"
             measured += f" target {self.target.bound} {number(self.target.value):<7} {verdict}"
-        return f"{measured}\n    {self.against}"
+        return f"{measured}\n    {self.against}" if self.against else measured
 
 
 def at_most(value: float) -> Target:

@@ -39,3 +39,7 @@ def connection_mark(verdict: Mark, generation: int) -> int:
     if generation < 0:
         raise ValueError(f"not a generation: {generation}")
     return verdict | (generation % GENERATIONS + 1) << _GENERATION
+
+
+# A connection that came in from outside: not the policy's business, so of no policy's generation.
+INBOUND: Final = connection_mark(Mark.PASS, 0)

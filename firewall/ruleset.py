@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from firewall.marks import MASK, OTHERS, Mark, connection_mark
+from firewall.marks import INBOUND, MASK, OTHERS, Mark, connection_mark
 from policy.values import Flow, Proto
 
 TABLE: Final = "inet dnsfw"
@@ -28,6 +28,8 @@ _STANDING_UDP: Final = 180  # seconds of silence that end it; conntrack's own ti
 _NOBODY: Final = 0xFFFF_FFFF  # (uid_t)-1: no user's, so a packet with any other uid came from a program's socket
 
 _PORTS: Final = "meta l4proto { tcp, udp } th"
+# A program may bind to the loopback device and send to anywhere; a host that forwards would send it on.
+_TO_US: Final = 'oif "lo" fib daddr type local'
 _NOT_SYN: Final = "meta l4proto tcp tcp flags & (syn | ack) != syn"
 # RFC 4861 section 4, RFC 2710 section 3, RFC 3810 section 5: without these an IPv6 link is dead.
 _NEIGHBOURS: Final = "icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert } ip6 hoplimit 255"
@@ -200,15 +202,15 @@ def _judge(plan: Plan) -> Iterator[str]:
     yield "ip option ssrr exists accept"
     yield "exthdr rt exists accept"
     yield "jump known"
-    yield 'oif "lo" ct direction reply goto pass'  # the resolver's answers, to port 53 of a client too
+    yield f"{_TO_US} ct direction reply goto pass"  # the resolver's answers, to port 53 of a client too
     if plan.exempt_uid is not None:
         # Kept as well: the last packets of a closing connection have no socket, and so no uid.
         yield f"meta skuid {plan.exempt_uid} jump keep"
         yield f"meta skuid {plan.exempt_uid} goto pass"
     if plan.inbound == "open":
-        yield "ct direction reply goto pass"
+        yield f"ct direction reply ct mark & {MASK:#x} == {INBOUND:#x} goto pass"
     yield f"{_PORTS} dport 53 {_becomes(Mark.DNS)} accept"
-    yield 'oif "lo" goto pass'
+    yield f"{_TO_US} goto pass"
     if not plan.audit:
         yield "ct state invalid counter name invalid drop"
     yield from _leased()
@@ -216,8 +218,10 @@ def _judge(plan: Plan) -> Iterator[str]:
         yield from _standing()
     yield "meta l4proto { icmp, icmpv6 } jump needed"
     if plan.inbound == "open":
-        # A lease that can't be renewed takes the host down. The source ports are privileged (RFC 2131, RFC 8415).
-        yield "udp sport . udp dport { 68 . 67, 546 . 547 } goto pass"
+        # Without an address there is no host. To the link alone: a refused renewal is tried there next (RFC 2131
+        # section 4.4.5); DHCPv6 has nothing else (RFC 8415 section 7.1).
+        yield "ip daddr 255.255.255.255 udp sport 68 udp dport 67 goto pass"
+        yield "ip6 daddr ff02::1:2 udp sport 546 udp dport 547 goto pass"
 
 
 def _leased() -> Iterator[str]:
@@ -267,20 +271,29 @@ def _enforce(plan: Plan) -> Iterator[str]:
 
 
 def _inbound(plan: Plan) -> Iterator[str]:
-    """Only what was redirected reaches the resolver, whatever local address it was tried on."""
+    """Outsiders are dropped, not refused: the refusals would be packets of ours to judge, at their pace."""
     closed = plan.inbound == "closed"
     port = f"{_PORTS} dport {plan.resolver_port}"
-    guard_resolver = [
+    rules = [
+        # Only what was redirected reaches the resolver, whatever local address it was tried on.
         f"{port} ct direction reply accept",  # a client elsewhere may have that port by chance
         f"{port} ct original proto-dst 53 accept",
-        f"{port} counter name direct goto refuse",
+        f'{port} iif "lo" counter name direct goto refuse',
+        f"{port} counter name direct drop",
+        *(_closed_input() if closed else _open_input()),
     ]
-    rules = [*guard_resolver, *(_closed_input() if closed else ())]
     yield from _hook("input", "filter hook input priority 0", "drop" if closed else "accept", rules)
     # Nothing of ours is forwarded. On a host, what was published to the outside (DNAT) and what was up goes on.
     forwarded = [] if closed else ["ct state established,related accept", "ct status dnat accept"]
-    rules = [*forwarded, "counter name forwarded goto refuse"]
+    rules = [*forwarded, "counter name forwarded"]
     yield from _hook("forward", "filter hook forward priority 0", "drop", rules)
+
+
+def _open_input() -> Iterator[str]:
+    """Replies go on to what really came in. A program may send to us in any IPv6 address's name (IPV6_FREEBIND), but
+    on loopback."""
+    new = f'iif != "lo" ct direction original ct mark & {MASK:#x} == 0'
+    yield f"{new} ct mark set ct mark & {OTHERS:#x} | {INBOUND:#x}"
 
 
 def _closed_input() -> Iterator[str]:

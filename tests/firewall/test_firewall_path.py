@@ -1,0 +1,203 @@
+"""The way of a packet out of a guarded namespace: real sockets, the real kernel."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from dataclasses import replace
+
+import pytest
+
+from firewall.marks import Mark, connection_mark
+from firewall.ruleset import counters
+from policy.values import Action, Flow, Proto, address
+from tests.firewall.street import (
+    ALLOWED,
+    BOTH,
+    DENIED,
+    KERNEL,
+    KINDS,
+    PATIENCE,
+    PLAN,
+    REFUSALS,
+    STRANGER,
+    Kind,
+    Street,
+    guarding,
+    nothing_arrived,
+    refusal,
+    sink_at,
+)
+
+pytestmark = KERNEL
+
+
+@BOTH
+def test_an_allowed_connection_costs_the_queue_one_packet(street: Street, version: int) -> None:
+    far = (STRANGER[version], ALLOWED)
+    with (
+        street.outside.listen(version, *far) as listening,
+        guarding(street) as guard,
+        street.inside.tcp(version) as client,
+    ):
+        client.connect(far)
+        server, _ = listening.accept()
+        with server:
+            client.sendall(b"x" * 100_000)
+            client.shutdown(socket.SHUT_WR)
+            assert sum(len(part) for part in iter(lambda: server.recv(65536), b"")) == 100_000
+            server.sendall(b"y")
+            assert client.recv(1) == b"y"
+        here = client.getsockname()
+        assert guard.listener.flows == [Flow(Proto.TCP, address(here[0]), here[1], address(far[0]), far[1])]
+
+
+@BOTH
+@KINDS
+def test_what_is_denied_is_refused_at_once(street: Street, version: int, kind: Kind) -> None:
+    far = (STRANGER[version], DENIED)
+    with (
+        sink_at(street, version, kind, far) as sink,
+        guarding(street) as guard,
+        street.inside.socket(version, kind) as client,
+    ):
+        started = time.monotonic()
+        assert refusal(client, far) in REFUSALS
+        assert time.monotonic() - started < 0.5
+        assert nothing_arrived(sink)
+        assert guard.table.counters()["refused"] == 1
+
+
+@pytest.mark.parametrize("action", [Action.PEEK, Action.INSPECT])
+def test_a_verdict_with_nothing_behind_it_denies(street: Street, action: Action) -> None:
+    with guarding(street, judge=lambda _: action), street.inside.tcp(4) as client:
+        assert refusal(client, (STRANGER[4], ALLOWED)) in REFUSALS
+
+
+@BOTH
+def test_a_fault_while_judging_denies_that_packet_and_is_told(street: Street, version: int) -> None:
+    faults = iter([ValueError("broken on purpose")])
+
+    def judge(_: Flow) -> Action:
+        for fault in faults:
+            raise fault
+        return Action.ALLOW
+
+    far = (STRANGER[version], ALLOWED)
+    with street.outside.listen(version, *far), guarding(street, judge=judge) as guard:
+        with street.inside.tcp(version) as client:
+            assert refusal(client, far) in REFUSALS
+        assert [str(fault) for fault in guard.listener.faults] == ["broken on purpose"]
+        with street.inside.tcp(version) as client:
+            client.connect(far)  # the queue lives on
+
+
+@BOTH
+def test_a_udp_verdict_is_a_lease(street: Street, version: int) -> None:
+    far = (STRANGER[version], ALLOWED)
+    with (
+        street.outside.receive(version, *far) as sink,
+        guarding(street, replace(PLAN, lease=1)) as guard,
+        street.inside.udp(version) as client,
+    ):
+        client.connect(far)
+        for _ in range(3):
+            client.send(b"x")
+            assert sink.recv(10) == b"x"
+        assert len(guard.listener.flows) == 1
+        deadline = time.monotonic() + PATIENCE
+        while len(guard.listener.flows) < 2 and time.monotonic() < deadline:
+            client.send(b"x")
+            sink.recv(10)
+            time.sleep(0.05)  # until the kernel's clock has ended the lease
+        assert len(guard.listener.flows) == 2
+
+
+@BOTH
+def test_a_lease_is_one_flow_s(street: Street, version: int) -> None:
+    far = (STRANGER[version], ALLOWED)
+    with (
+        street.outside.receive(version, *far) as sink,
+        guarding(street) as guard,
+        street.inside.udp(version) as client,
+    ):
+        client.sendto(b"x", far)
+        assert sink.recv(10) == b"x"
+        assert refusal(client, (STRANGER[version], DENIED)) in REFUSALS
+        with street.inside.udp(version) as another:
+            another.sendto(b"x", far)
+            assert sink.recv(10) == b"x"
+        assert [flow.dport for flow in guard.listener.flows] == [ALLOWED, DENIED, ALLOWED]
+
+
+@BOTH
+def test_a_datagram_longer_than_what_is_copied_and_than_the_link_goes_through(street: Street, version: int) -> None:
+    far = (STRANGER[version], ALLOWED)
+    with (
+        street.outside.receive(version, *far) as sink,
+        guarding(street) as guard,
+        street.inside.udp(version) as client,
+    ):
+        client.sendto(b"x" * 5000, far)
+        assert len(sink.recv(65536)) == 5000
+        assert guard.listener.malformed == []
+
+
+@pytest.mark.parametrize(
+    ("version", "far"),
+    [(4, ("224.0.0.251", 5353)), (6, ("ff02::fb%veth0", 5353)), (4, ("255.255.255.255", 9)), (4, ("10.77.0.255", 9))],
+    ids=["multicast v4", "multicast v6", "broadcast", "the link's broadcast"],
+)
+def test_multicast_and_broadcast_are_judged(street: Street, version: int, far: tuple[str, int]) -> None:
+    with guarding(street) as guard, street.inside.udp(version) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        with street.inside.namespace.entered():
+            target = socket.getaddrinfo(*far, type=socket.SOCK_DGRAM)[0][4]
+        client.sendto(b"x", target)
+        (flow,) = guard.listener.seen(1)
+        assert (str(flow.dst), flow.dport) == (far[0].partition("%")[0], far[1])
+
+
+@pytest.mark.parametrize("mark", [*Mark, connection_mark(Mark.ALLOW, 0), 0xFFFF_FFFF], ids=hex)
+@KINDS
+def test_a_program_s_own_mark_opens_nothing(street: Street, kind: Kind, mark: int) -> None:
+    with guarding(street) as guard, street.inside.socket(4, kind) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, struct.pack("=I", mark))
+        assert refusal(client, (STRANGER[4], DENIED)) in REFUSALS
+        assert len(guard.listener.flows) == 1
+
+
+@pytest.mark.parametrize("program", ["iptables-nft", "ip6tables-nft"])
+def test_a_mark_that_an_administrator_saves_is_no_verdict(street: Street, program: str) -> None:
+    version = 4 if program == "iptables-nft" else 6
+    street.inside.run(program, "-t", "mangle", "-A", "OUTPUT", "-j", "CONNMARK", "--save-mark")
+    with guarding(street) as guard:
+        for count in (1, 2):
+            with street.inside.tcp(version) as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, struct.pack("=I", connection_mark(Mark.ALLOW, 0)))
+                assert refusal(client, (STRANGER[version], DENIED)) in REFUSALS
+            assert len(guard.listener.flows) == count
+
+
+OBSERVER = f"""
+table inet observer {{
+  counter sent {{ }}
+  counter theirs {{ }}
+  chain out {{
+    type filter hook postrouting priority 0;
+    tcp dport {ALLOWED} counter name sent
+    tcp dport {ALLOWED} meta mark 0x00abcdef counter name theirs
+  }}
+}}
+"""
+
+
+def test_other_bits_of_a_mark_are_kept_and_ours_do_not_stay(street: Street) -> None:
+    street.inside.run("nft", "-f", "-", stdin=OBSERVER)
+    far = (STRANGER[4], ALLOWED)
+    with street.outside.listen(4, *far), guarding(street), street.inside.tcp(4) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, struct.pack("=I", 0x00AB_CDEF))
+        client.connect(far)
+        counted = counters(street.inside.run("nft", "list", "counters", "table", "inet", "observer"))
+        assert counted["sent"] == counted["theirs"] >= 2

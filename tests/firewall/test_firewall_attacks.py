@@ -1,0 +1,136 @@
+"""Ways around judgement, each tried on the real kernel with a tap on the far side: nothing may have left."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+
+import pytest
+
+from firewall.ruleset import Plan
+from tests.firewall.street import ALLOWED, PATIENCE, PLAN, STRANGER, Street, guarding
+
+pytestmark = pytest.mark.kernel("root", "netns", "nft", "nfqueue")
+
+BOTH = pytest.mark.parametrize("version", [4, 6], ids=["v4", "v6"])
+OPEN = replace(PLAN, inbound="open")
+DENIED = ALLOWED + 1
+ETH_P_ALL = 3  # <linux/if_ether.h>
+SO_BINDTODEVICE = 25  # <asm-generic/socket.h>
+IPV6_FREEBIND, IPV6_RTHDR = 78, 57  # <linux/in6.h>
+
+
+class Tap:
+    """What arrives outside. Packets begin with their IP header."""
+
+    def __init__(self, street: Street) -> None:
+        self._street = street
+        with street.outside.namespace.entered():
+            self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
+        self._socket.bind(("veth0", ETH_P_ALL))
+        self._socket.settimeout(PATIENCE)
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def arrived(self) -> list[bytes]:
+        """All packets that name a stranger, until now: an allowed datagram, sent last, comes out of the queue last."""
+        final = b"the last one"
+        with self._street.inside.udp(4) as sock:
+            sock.sendto(final, (STRANGER[4], ALLOWED))
+        found: list[bytes] = []
+        while not (packet := self._next()).endswith(final):
+            found.append(packet)
+        return [packet for packet in found if any(packed(address) in packet for address in STRANGER.values())]
+
+    def _next(self) -> bytes:
+        while True:
+            packet, (_, _, direction, *_) = self._socket.recvfrom(65536)
+            if direction != socket.PACKET_OUTGOING:
+                return packet
+
+
+@pytest.fixture
+def tap(street: Street) -> Iterator[Tap]:
+    tap = Tap(street)
+    try:
+        yield tap
+    finally:
+        tap.close()
+
+
+def packed(address: str) -> bytes:
+    return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
+
+
+def send(sock: socket.socket, far: tuple[str, int]) -> None:
+    """Whatever the kernel says of it."""
+    with suppress(OSError):
+        sock.sendto(b"secret", far)
+
+
+def spoof(street: Street, version: int, port: int) -> None:
+    """A datagram to ourselves in the stranger's name. For IPv6 that takes no privilege."""
+    near, far = street.inside.at[version], STRANGER[version]
+    if version == 6:
+        with street.inside.udp(6) as sock:
+            sock.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
+            sock.bind((far, port))
+            sock.sendto(b"question", (near, port))
+        return
+    datagram = struct.pack("!4H8s", port, port, 16, 0, b"question")
+    header = struct.pack("!BxHxxHBBH4s4s", 0x45, 20 + len(datagram), 0, 64, 17, 0, packed(far), packed(near))
+    with street.inside.socket(4, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
+        sock.sendto(header + datagram, (near, 0))
+
+
+@BOTH
+@pytest.mark.parametrize("plan", [PLAN, OPEN], ids=["closed", "open"])
+def test_an_answer_to_a_question_that_we_sent_ourselves_is_judged(
+    street: Street, tap: Tap, plan: Plan, version: int
+) -> None:
+    """To conntrack it is a reply."""
+    with guarding(street, plan) as guard, street.inside.udp(version) as sock:
+        sock.bind((street.inside.at[version], DENIED))
+        spoof(street, version, DENIED)
+        assert sock.recvfrom(100)[1][0] == STRANGER[version]
+        send(sock, (STRANGER[version], DENIED))
+        assert tap.arrived() == []
+        assert [flow.dport for flow in guard.listener.flows] == [DENIED, ALLOWED]
+
+
+@pytest.mark.parametrize(
+    ("ports", "far", "judged"),
+    [
+        pytest.param((68, 67), STRANGER[4], True, id="v4-stranger"),
+        pytest.param((546, 547), STRANGER[6], True, id="v6-stranger"),
+        pytest.param((68, 67), "255.255.255.255", False, id="v4-link"),
+        pytest.param((546, 547), "ff02::1:2", False, id="v6-link"),
+    ],
+)
+def test_dhcp_asks_the_link_unjudged_and_nobody_else(
+    street: Street, tap: Tap, ports: tuple[int, int], far: str, judged: bool
+) -> None:
+    with guarding(street, OPEN) as guard, street.inside.udp(6 if ":" in far else 4) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        sock.setsockopt(socket.SOL_SOCKET, SO_BINDTODEVICE, b"veth0")
+        sock.bind(("", ports[0]))
+        send(sock, (far, ports[1]))
+        assert tap.arrived() == []
+        assert (ports[1] in [flow.dport for flow in guard.listener.flows]) is judged
+
+
+def test_a_routing_header_is_covered_by_no_lease(street: Street, tap: Tap) -> None:
+    """Any program may set one (segment routing): by way of an allowed host to a stranger."""
+    allowed, stranger = packed(street.outside.at[6]), packed(STRANGER[6])
+    header = struct.pack("!BBBBBxH16s16s", 0, 4, 4, 1, 1, 0, stranger, allowed)  # RFC 8754 section 2
+    with guarding(street) as guard, street.inside.udp(6) as sock:
+        sock.sendto(b"harmless", (street.outside.at[6], ALLOWED))
+        guard.listener.seen(1)
+        sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RTHDR, header)
+        send(sock, (STRANGER[6], ALLOWED))
+        assert tap.arrived() == []
+        assert [str(error) for error in guard.listener.malformed] == ["IPv6 routing header"]

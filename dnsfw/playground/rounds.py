@@ -100,7 +100,8 @@ class Package:
         """Ours may lie in root's home, where the user can't reach it; then the system's does."""
         system = shutil.which("python3", path="/usr/local/bin:/usr/bin:/bin")
         for python in filter(None, (sys.executable, system)):
-            if self._world.run([*self.as_user(), python, "-c", _OLD]).returncode == 0:
+            # By way of env: setpriv's own execve still has the rights that the guarded command will lack.
+            if self._world.run([*self.as_user(), "env", python, "-c", _OLD]).returncode == 0:
                 return python
         raise SetupError(f"User {self._uid} can start no Python >=3.10.", "Install the package python3.")
 

@@ -6,6 +6,7 @@ Each test has a laptop of its own, as `up` changes the whole of it.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -171,7 +172,8 @@ def test_an_up_takes_over_from_one_that_was_killed(laptop: Playground, tmp_path:
 def test_a_dead_engine_leaves_the_host_closed(laptop: Playground, tmp_path: Path) -> None:
     with up(laptop, tmp_path) as guard:
         children = Path(f"/proc/{guard.pid}/task/{guard.pid}/children").read_text().split()
-        subprocess.run(["kill", "-KILL", *children], check=True)
+        for child in children:
+            os.kill(int(child), signal.SIGKILL)
         assert guard.stderr is not None
         assert "the engine died" in guard.stderr.readline()
         assert fetch(laptop, f"https://{atlas.ALLOWED.v4}/").returncode in (7, 28)

@@ -1,0 +1,149 @@
+"""The gate: what it attaches, records and answers, in both modes, and when something breaks."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from ipaddress import IPv6Address
+from pathlib import Path
+
+import pytest
+
+from dnsfw.gate import Gate
+from dnsfw.journal import Entry, Journal, to_record
+from dnsfw.privilege import ROOT
+from dnsfw.tally import Tally
+from policy import Action, Bindings, Decision, Flow, Owner, Proto, Query, Reason, address
+from policy.parse import parse
+
+CLIENT = address("198.18.0.2")
+GOOD, EVIL = address("198.51.100.80"), address("203.0.113.66")
+OWNER = Owner(pid=7, start_time=70, uid=1000, exe="/usr/bin/git", argv=("git", "push"), cgroup="/job")
+NOW = 1000.0
+
+
+def gate(
+    entries: list[Entry], *, audit: bool = False, owner_of: Callable[[Flow], Owner | None] = lambda _: OWNER
+) -> Gate:
+    policy = parse("allowed.example exe=/usr/bin/git\n", "p")
+    return Gate(policy, Bindings(), owner_of, entries.append, lambda: NOW, audit)
+
+
+def flow(dst: str, port: int = 443) -> Flow:
+    return Flow(Proto.TCP, CLIENT, 40000, address(dst), port)
+
+
+def query(name: str) -> Query:
+    return Query(name, 1, Flow(Proto.UDP, CLIENT, 40000, address("127.0.0.1"), 53053))
+
+
+def test_a_flow_is_judged_by_the_names_bound_to_its_destination_and_its_owner() -> None:
+    entries: list[Entry] = []
+    judge = gate(entries)
+    assert judge.flow(flow(str(GOOD))) is Action.DENY
+    judge.bindings.bind("allowed.example", [(GOOD, 60.0)], NOW)
+    assert judge.flow(flow(str(GOOD))) is Action.ALLOW
+    assert [entry.names for entry in entries] == [(), ("allowed.example",)]
+    assert entries[-1].owner is OWNER
+    assert judge.query(query("allowed.example")).action is Action.ALLOW
+
+
+def test_an_unknown_owner_satisfies_no_attribute() -> None:
+    assert gate([], owner_of=lambda _: None).query(query("allowed.example")).reason is Reason.OWNER
+
+
+def test_audit_lets_through_and_records_what_enforcing_would_have_said() -> None:
+    entries: list[Entry] = []
+    judge = gate(entries, audit=True)
+    assert judge.flow(flow(str(EVIL))) is Action.ALLOW
+    assert judge.query(query("evil.test")).action is Action.ALLOW
+    assert [entry.decision.action for entry in entries] == [Action.DENY, Action.DENY]
+
+
+def test_every_decision_is_recorded_once() -> None:
+    entries: list[Entry] = []
+    judge = gate(entries)
+    for name in ("allowed.example", "evil.test", "allowed.example"):
+        judge.query(query(name))
+    assert len(entries) == 3
+
+
+def test_what_breaks_outside_any_subject_is_recorded_too() -> None:
+    """R7: an event loop's callback that raises ends in the journal, not in silence."""
+    entries: list[Entry] = []
+
+    async def broken() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(gate(entries).escaped)
+        loop.call_soon(lambda: 1 // 0)
+        await asyncio.sleep(0)
+
+    asyncio.run(broken())
+    assert [(entry.decision.reason, entry.fault) for entry in entries] == [
+        (Reason.FAULT, "ZeroDivisionError: integer division or modulo by zero")
+    ]
+
+
+def test_one_representation_of_an_address_from_binding_to_journal() -> None:
+    """L1: an IPv4-mapped destination is the IPv4 address, in the binding, in the judgement and on paper."""
+    entries: list[Entry] = []
+    judge = gate(entries)
+    judge.bindings.bind("allowed.example", [(address(IPv6Address(f"::ffff:{GOOD}").packed), 60.0)], NOW)
+    assert judge.flow(flow(f"::ffff:{GOOD}")) is Action.ALLOW
+    assert to_record(entries[0], 0.0, "enforce").subject.dst == str(GOOD)
+
+
+def test_the_tally_is_bounded_and_loses_no_count() -> None:
+    """R5."""
+    tally = Tally()
+    denied = Decision(Action.DENY, Reason.NO_RULE, None, None)
+    for number in range(5_000):
+        tally.take(Entry(query(f"{number}.evil.test"), denied, None, ()))
+    assert tally.denied == 5_000
+    assert len(tally.denials) == 1_000
+
+
+def test_a_record_is_json_of_the_published_shape(tmp_path: Path) -> None:
+    """A5."""
+    file = tmp_path / "journal"
+    journal = Journal(file, "enforce", ROOT, clock=lambda: 0.5)
+    gate_entries: list[Entry] = []
+    judge = gate(gate_entries)
+    judge.flow(flow(str(EVIL), 4444))
+    for entry in gate_entries:
+        journal.record(entry)
+    journal.start()
+    journal.close()
+    (line,) = file.read_text().splitlines()
+    assert json.loads(line) == {
+        "v": 1,
+        "time": "1970-01-01T00:00:00.500000Z",
+        "mode": "enforce",
+        "subject": {"kind": "flow", "proto": 6, "src": str(CLIENT), "sport": 40000, "dst": str(EVIL), "dport": 4444},
+        "decision": "deny",
+        "reason": "no-binding",
+        "rule": None,
+        "owner": {
+            "pid": 7,
+            "start_time": 70,
+            "uid": 1000,
+            "exe": "/usr/bin/git",
+            "argv": ["git", "push"],
+            "cgroup": "/job",
+        },
+        "names": [],
+        "fault": None,
+    }
+    assert journal.lost == 0
+
+
+@pytest.mark.parametrize("backlog", [1, 70_000])
+def test_a_journal_that_nobody_writes_counts_what_it_loses(tmp_path: Path, backlog: int) -> None:
+    """R5: bounded, counted, and never waited for. The writer is not started: the slowest disk there is."""
+    journal = Journal(tmp_path / "journal", "enforce", ROOT)
+    entry = Entry(query("evil.test"), Decision(Action.DENY, Reason.NO_RULE, None, None), None, ())
+    for _ in range(backlog):
+        journal.record(entry)
+    journal.close()
+    assert journal.lost == backlog

@@ -22,7 +22,8 @@ def address(raw: str | bytes) -> Address:
     """
     if isinstance(raw, str) and "%" in raw:
         raise ValueError(f"an address with a zone is not an address here: {raw!r}")
-    parsed = ip_address(raw)
+    # ip_address() tries IPv4 first and pays for its exception; packets bring 16 bytes.
+    parsed = IPv6Address(raw) if len(raw) == 16 and isinstance(raw, bytes) else ip_address(raw)
     if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is not None:
         return parsed.ipv4_mapped
     return parsed

@@ -26,6 +26,7 @@ _SOURCE_ROUTES: Final = frozenset({131, 137})  # loose and strict (RFC 791): the
 _HOP_BY_HOP, _ROUTING, _FRAGMENT, _DESTINATION = 0, 43, 44, 60  # RFC 8200 section 4
 _EXTENSIONS: Final = frozenset({_HOP_BY_HOP, _ROUTING, _FRAGMENT, _DESTINATION})
 _EXTENSIONS_MOST: Final = 4  # RFC 8200 section 4.1: one hop-by-hop, two destination; octets are bounded by COPIED
+_MAPPED: Final = bytes(10) + b"\xff\xff"  # RFC 4291 section 2.5.5.2
 _ECHO: Final = {Proto.ICMP: (4, 8), Proto.ICMPV6: (6, 128)}  # IP version; type (RFC 792, RFC 4443 section 4.1)
 
 
@@ -68,6 +69,8 @@ def _ipv6(data: Bytes) -> Flow:
     length, following, src, dst = _V6.unpack_from(data)
     total = _V6.size + length  # a jumbogram says 0 here and so ends as too long (RFC 2675): nobody needs to send one
     _check_length(data, total)
+    if src.startswith(_MAPPED) or dst.startswith(_MAPPED):  # `address` would make it IPv4's, where it doesn't go
+        raise PacketError("IPv4-mapped address on the wire")
     proto, start = _after_extensions(data, following, total) if following in _EXTENSIONS else (following, _V6.size)
     sport, dport = _ports(data, proto, start, total)
     return Flow(proto, address(src), sport, address(dst), dport)

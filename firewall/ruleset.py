@@ -20,8 +20,9 @@ from policy.values import Flow, Proto
 
 TABLE: Final = "inet dnsfw"
 
-# Priorities on the output hook: conntrack is -200; -150 is iptables' mangle, whose rules may hand over for us.
-_JUDGE, _QUEUE, _STEER, _ENFORCE = -151, -150, -100, 0
+# Priorities on the output hook: conntrack is -200; -150 is iptables' mangle, whose rules may hand over for us; -100 is
+# where others translate addresses (Docker does), and the first to do so wins.
+_JUDGE, _QUEUE, _STEER, _ENFORCE = -151, -150, -101, 0
 
 _MOST_FLOWS: Final = 65_536  # in each set; a flow that finds no room is judged packet by packet
 _STANDING_UDP: Final = 180  # seconds of silence that end it; conntrack's own time-out for an assured UDP flow
@@ -181,9 +182,9 @@ def _leaves(plan: Plan) -> Iterator[str]:
     refuse = ["counter name refused", "meta l4proto tcp reject with tcp reset", "reject with icmpx admin-prohibited"]
     yield from _chain("refuse", refuse)
     yield from _chain("needed", _needed())
-    # A packet that still goes to port 53 after `steer` escaped it: its connection is older than our table.
-    escaped = [] if plan.audit else [f"{_PORTS} dport 53 counter name escaped goto refuse"]
-    yield from _chain("redirected", [*escaped, "goto clear"])
+    # What goes elsewhere escaped `steer`: its connection is older than our table, or somebody else translated it.
+    steered = f"{_PORTS} dport {plan.resolver_port} fib daddr type local goto clear"
+    yield from _chain("redirected", ["goto clear"] if plan.audit else [steered, "counter name escaped goto refuse"])
     yield from _chain("allow", _allow())
 
 

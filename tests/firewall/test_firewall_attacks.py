@@ -18,6 +18,7 @@ pytestmark = pytest.mark.kernel("root", "netns", "nft", "nfqueue")
 BOTH = pytest.mark.parametrize("version", [4, 6], ids=["v4", "v6"])
 OPEN = replace(PLAN, inbound="open")
 DENIED = ALLOWED + 1
+LOOPBACK = {4: "127.0.0.1", 6: "::1"}
 ETH_P_ALL = 3  # <linux/if_ether.h>
 SO_BINDTODEVICE = 25  # <asm-generic/socket.h>
 IPV6_FREEBIND, IPV6_RTHDR = 78, 57  # <linux/in6.h>
@@ -36,15 +37,19 @@ class Tap:
     def close(self) -> None:
         self._socket.close()
 
-    def arrived(self) -> list[bytes]:
-        """All packets that name a stranger, until now: an allowed datagram, sent last, comes out of the queue last."""
+    def packets(self) -> list[bytes]:
+        """All until now: an allowed datagram, sent last, comes out of the queue last."""
         final = b"the last one"
         with self._street.inside.udp(4) as sock:
             sock.sendto(final, (STRANGER[4], ALLOWED))
         found: list[bytes] = []
         while not (packet := self._next()).endswith(final):
             found.append(packet)
-        return [packet for packet in found if any(packed(address) in packet for address in STRANGER.values())]
+        return found
+
+    def to_strangers(self) -> list[bytes]:
+        """Those packets that name one, wherever in them."""
+        return [packet for packet in self.packets() if any(packed(address) in packet for address in STRANGER.values())]
 
     def _next(self) -> bytes:
         while True:
@@ -98,7 +103,7 @@ def test_an_answer_to_a_question_that_we_sent_ourselves_is_judged(
         spoof(street, version, DENIED)
         assert sock.recvfrom(100)[1][0] == STRANGER[version]
         send(sock, (STRANGER[version], DENIED))
-        assert tap.arrived() == []
+        assert tap.to_strangers() == []
         assert [flow.dport for flow in guard.listener.flows] == [DENIED, ALLOWED]
 
 
@@ -119,7 +124,7 @@ def test_dhcp_asks_the_link_unjudged_and_nobody_else(
         sock.setsockopt(socket.SOL_SOCKET, SO_BINDTODEVICE, b"veth0")
         sock.bind(("", ports[0]))
         send(sock, (far, ports[1]))
-        assert tap.arrived() == []
+        assert tap.to_strangers() == []
         assert (ports[1] in [flow.dport for flow in guard.listener.flows]) is judged
 
 
@@ -132,5 +137,36 @@ def test_a_routing_header_is_covered_by_no_lease(street: Street, tap: Tap) -> No
         guard.listener.seen(1)
         sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RTHDR, header)
         send(sock, (STRANGER[6], ALLOWED))
-        assert tap.arrived() == []
+        assert tap.to_strangers() == []
         assert [str(error) for error in guard.listener.malformed] == ["IPv6 routing header"]
+
+
+@BOTH
+@pytest.mark.parametrize("first", ["theirs", "ours"])
+def test_another_s_translation_takes_no_question_away(street: Street, version: int, first: str) -> None:
+    """Of those on one hook the first one wins, and container engines put theirs there at any time."""
+    with street.inside.receive(version, LOOPBACK[version], PLAN.resolver_port) as resolver:
+        if first == "theirs":
+            street.inside.run("nft", translation(street, version, -100))
+        with guarding(street), street.inside.udp(version) as client:
+            if first == "ours":
+                street.inside.run("nft", translation(street, version, -100))
+            client.sendto(b"question", (STRANGER[version], 53))
+            assert resolver.recv(100) == b"question"
+
+
+@BOTH
+def test_a_question_that_was_led_elsewhere_is_refused(street: Street, tap: Tap, version: int) -> None:
+    street.inside.run("nft", translation(street, version, -120))
+    with guarding(street) as guard:
+        with street.inside.udp(version) as client:
+            send(client, (STRANGER[version], 53))
+        assert not any(b"secret" in packet for packet in tap.packets())
+        assert guard.table.counters()["escaped"] == 1
+
+
+def translation(street: Street, version: int, priority: int) -> str:
+    """nft text of somebody who leads questions to another port and address."""
+    far = f"{street.outside.at[4]}:5353" if version == 4 else f"[{street.outside.at[6]}]:5353"
+    rule = f"meta nfproto ipv{version} udp dport 53 dnat to {far};"
+    return f"table inet theirs {{ chain out {{ type nat hook output priority {priority}; {rule} }}; }}"

@@ -134,12 +134,15 @@ main.add_command(demo_command)
 
 
 def _unwind_on_termination() -> None:
-    """Until the command runs, SIGTERM and SIGHUP end us as Ctrl-C does: by way of every clean-up."""
+    """Until the command runs, signals end us by way of every clean-up."""
+
+    ending = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def stop(number: int, _frame: FrameType | None) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, ending)  # a second Ctrl-C must not cut the clean-up short
         sys.exit(128 + number)
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in ending:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, stop)
 

@@ -154,6 +154,8 @@ def _in_child(options: GuardOptions, place: Place, channel: Channel) -> NoReturn
         from dnsfw.engine import EngineConfig, run  # noqa: PLC0415
 
         status = run(EngineConfig(options, place, ENGINE_USER), loading, channel)
+    except ConnectionError:
+        pass  # the supervisor has hung up: nobody is left to tell
     except BaseException:  # noqa: BLE001 - the child's last frame; what it prints is all that is known
         traceback.print_exc()
     finally:

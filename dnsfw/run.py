@@ -20,7 +20,7 @@ from dnsfw.guard import GuardOptions, Place, guarding
 from dnsfw.namespaces import NetworkNamespace
 from dnsfw.privilege import User, calling_user
 from dnsfw.runs import Run, claimed
-from dnsfw.supervise import WAITED, supervise
+from dnsfw.supervise import WAITED, held_back, supervise
 from dnsfw.terminal import complain, show
 from dnsfw.uplink import choose_link, forwarding_sysctls, read_host, uplink
 
@@ -33,7 +33,8 @@ def run(options: GuardOptions, argv: Sequence[str], environ: Mapping[str, str], 
     descriptors = command.open_descriptors()  # while there are none but our caller's
     with ExitStack() as stack:
         name = f"dnsfw-{secrets.token_hex(3)}"
-        record = stack.enter_context(claimed(name))
+        with held_back():
+            record = stack.enter_context(claimed(name))
         record.will_make_cgroup(cgroups.place(name))
         cgroup = stack.enter_context(cgroups.cgroup(name))
         network = stack.enter_context(NetworkNamespace())

@@ -7,13 +7,24 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 PASSED_ON = frozenset(
     {signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM}
 )
 WAITED = PASSED_ON | {signal.SIGCHLD}
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """No signal of `WAITED` arrives inside: what is made there is either not begun or in its owner's hands."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, WAITED)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +44,18 @@ def supervise(command: int, engine: int) -> Ended:
         if status is not None:
             return Ended(status, guarded)
         received = signal.sigwaitinfo(WAITED)
-        # A terminal's signal (SI_KERNEL: sigaction(2)) has reached the command already: it is in our process group.
-        if received.si_signo in PASSED_ON and received.si_code <= 0:
+        if received.si_signo in PASSED_ON and not _has_reached_the_command(received):
             with suppress(ProcessLookupError):
                 os.kill(command, received.si_signo)
+
+
+def _has_reached_the_command(received: signal.struct_siginfo) -> bool:
+    """A terminal's signals (SI_KERNEL: sigaction(2)) go to its foreground process group, and we share the command's.
+
+    But a terminal that is closed tells its session's leader alone (termios(3), CLOCAL): which we may be.
+    """
+    told_alone = received.si_signo == signal.SIGHUP and os.getsid(0) == os.getpid()
+    return received.si_code > 0 and not told_alone
 
 
 _ENDING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})

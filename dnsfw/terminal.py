@@ -5,6 +5,8 @@ Law: the one place that colours. click takes colour out where standard error is 
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import click
 
 from dnsfw.errors import DnsfwError
@@ -17,21 +19,26 @@ def show(text: str) -> None:
     for line in text.splitlines():
         start = line.strip()
         colour = next((colour for mark, colour in _COLOURS.items() if start.startswith(mark)), None)
-        click.secho(line, err=True, fg=colour)
+        _tell(line, colour)
 
 
 def say(text: str) -> None:
     """One plain sentence of ours."""
-    click.echo(f"dnsfw: {text}", err=True)
+    _tell(f"dnsfw: {text}")
 
 
 def complain(text: str) -> None:
     """One sentence of ours between a command's own output."""
-    click.secho(f"dnsfw: {text}", err=True, fg="yellow")
+    _tell(f"dnsfw: {text}", "yellow")
 
 
 def explain(error: DnsfwError) -> None:
     """An error: what is wrong, then what to do."""
-    click.secho(f"dnsfw: {error.problem}", err=True, fg="red")
+    _tell(f"dnsfw: {error.problem}", "red")
     if error.remedy:
-        click.echo(f"  {error.remedy}", err=True)
+        _tell(f"  {error.remedy}")
+
+
+def _tell(line: str, colour: str | None = None) -> None:
+    with suppress(OSError):  # the terminal is closed, or the reader gone: our exit status still counts
+        click.secho(line, err=True, fg=colour)

@@ -16,7 +16,7 @@ from dnsfw.errors import EXIT_SETUP, SetupError
 from dnsfw.guard import QUEUE, GuardOptions, Place, guarding
 from dnsfw.namespaces import network_namespace_id
 from dnsfw.privilege import calling_user
-from dnsfw.supervise import WAITED, until_told
+from dnsfw.supervise import WAITED, held_back, until_told
 from dnsfw.terminal import complain, say, show
 from firewall import table
 
@@ -25,7 +25,8 @@ def up(options: GuardOptions, environ: Mapping[str, str]) -> int:
     """Guard this host until SIGINT, SIGTERM or SIGHUP; the exit status. Raises DnsfwError if it can't."""
     user = calling_user(environ)
     with ExitStack() as stack:
-        stack.enter_context(runs.claimed(_name()))
+        with held_back():
+            stack.enter_context(runs.claimed(_name()))
         guard = stack.enter_context(guarding(options, Place(None, find_root(), user)))
         guard.enforce()
         signal.pthread_sigmask(signal.SIG_BLOCK, WAITED)  # tear-down is whole

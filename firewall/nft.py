@@ -24,8 +24,8 @@ class Nft:
     Closing it removes the tables that it made with `flags owner`.
     """
 
-    def __init__(self) -> None:
-        self._library = _load()
+    def __init__(self, library: str = _LIBRARY) -> None:
+        self._library = _load(library)
         self._context: int | None = self._library.nft_ctx_new(_DEFAULT)
         if not self._context:
             raise NftError("libnftables could not open a netlink socket")
@@ -74,11 +74,11 @@ class Nft:
         self.close()
 
 
-def _load() -> ctypes.CDLL:
+def _load(name: str) -> ctypes.CDLL:
     try:
-        library = ctypes.CDLL(_LIBRARY)
+        library = ctypes.CDLL(name)
     except OSError as error:
-        raise NftError(f"{_LIBRARY} can't be loaded ({error}); install the package nftables") from error
+        raise NftError(f"{name} can't be loaded ({error}); install the package nftables") from error
     context, text = ctypes.c_void_p, ctypes.c_char_p
     library.nft_ctx_new.argtypes, library.nft_ctx_new.restype = [ctypes.c_uint32], context
     library.nft_ctx_free.argtypes, library.nft_ctx_free.restype = [context], None

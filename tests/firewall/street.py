@@ -12,6 +12,7 @@ import select
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -111,7 +112,17 @@ def built() -> Iterator[Street]:
         with far.entered():
             strangers = f"addr add {STRANGER[4]}/32 dev lo\naddr add {STRANGER[6]}/128 dev lo nodad\n"
             _ip(_commands(_FAR) + strangers)
+        for end in (inside, outside):
+            _wait_for_link(end)
         yield Street(inside, outside)
+
+
+def _wait_for_link(end: End) -> None:
+    """A link that is up sends nothing until the kernel has noticed its other end, some time later."""
+    deadline = time.monotonic() + PATIENCE
+    while "state UP" not in (shown := end.run("ip", "link", "show", "veth0")):
+        assert time.monotonic() < deadline, shown
+        time.sleep(0.01)
 
 
 def _commands(at: dict[int, str]) -> str:

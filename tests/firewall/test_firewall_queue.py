@@ -1,0 +1,97 @@
+"""The queue's boundary: whatever goes wrong, every packet gets its answer, and that is a denial."""
+
+from __future__ import annotations
+
+import select
+from socket import IPPROTO_ICMP as ICMP
+from socket import SOCK_RAW as RAW
+
+import pytest
+
+from firewall.packet import PacketError
+from firewall.queue import Queue
+from policy.values import Action, Flow
+from tests.firewall.street import ALLOWED, KERNEL, PATIENCE, PLAN, QUEUE, STRANGER, Street, in_force, nothing_arrived
+
+pytestmark = KERNEL
+
+
+def allow(_flow: Flow) -> Action:
+    return Action.ALLOW
+
+
+def unexpected(error: BaseException, _data: bytes) -> None:
+    raise error
+
+
+def wait(queue: Queue) -> None:
+    assert select.select([queue], [], [], PATIENCE)[0], "nothing was queued"
+
+
+def test_a_report_that_fails_still_denies(street: Street) -> None:
+    """And is the caller's to hear of: nothing is swallowed."""
+
+    def judge(_flow: Flow) -> Action:
+        raise ValueError("broken on purpose")
+
+    with street.inside.namespace.entered():
+        queue = Queue(QUEUE, judge, unexpected, unexpected)
+    far = (STRANGER[4], ALLOWED)
+    with (
+        street.outside.receive(4, *far) as sink,
+        queue,
+        in_force(street.inside, PLAN) as table,
+        street.inside.udp(4) as client,
+    ):
+        client.sendto(b"x", far)
+        wait(queue)
+        with pytest.raises(ValueError, match="on purpose"):
+            queue.drain()
+        assert nothing_arrived(sink)
+        assert table.counters()["refused"] == 1
+
+
+def test_what_interrupts_us_denies_the_packet_in_hand(street: Street) -> None:
+    def judge(_flow: Flow) -> Action:
+        raise KeyboardInterrupt
+
+    with street.inside.namespace.entered():
+        queue = Queue(QUEUE, judge, unexpected, unexpected)
+    with queue, in_force(street.inside, PLAN) as table, street.inside.udp(4) as client:
+        client.sendto(b"x", (STRANGER[4], ALLOWED))
+        wait(queue)
+        with pytest.raises(KeyboardInterrupt):
+            queue.drain()
+        assert table.counters()["refused"] == 1
+
+
+def test_the_report_gets_the_packet(street: Street) -> None:
+    reported: list[tuple[str, bytes]] = []
+
+    def malformed(error: PacketError, data: bytes) -> None:
+        reported.append((str(error), data[-8:]))
+
+    with street.inside.namespace.entered():
+        queue = Queue(QUEUE, allow, unexpected, malformed)
+    with queue, in_force(street.inside, PLAN), street.inside.socket(4, RAW, ICMP) as client:
+        client.sendto(bytes([13, 0, 242, 255]) + bytes(8) + b"the last", (STRANGER[4], 0))
+        wait(queue)
+        queue.drain()
+    assert reported == [("ICMP type 13 code 0", b"the last")]
+
+
+def test_draining_an_empty_queue_does_not_block(street: Street) -> None:
+    with street.inside.namespace.entered():
+        queue = Queue(QUEUE, allow, unexpected, unexpected)
+    with queue:
+        queue.drain()
+        assert not select.select([queue], [], [], 0)[0]
+
+
+def test_a_queue_that_is_taken_is_an_error(street: Street) -> None:
+    with street.inside.namespace.entered():
+        with Queue(QUEUE, allow, unexpected, unexpected) as queue:
+            with pytest.raises(OSError, match="queue"):
+                Queue(QUEUE, allow, unexpected, unexpected)
+            queue.close()
+        Queue(QUEUE, allow, unexpected, unexpected).close()  # free again

@@ -148,9 +148,7 @@ def _serve(port: int) -> None:
 
     async def serve() -> None:
         config = ResolverConfig((parse_upstream(f"127.0.0.1:{_UPSTREAM_PORT}"),))
-        resolver = Resolver(
-            config, judge, lambda name, found: bindings.bind(name, found, time.monotonic()), time.monotonic, print
-        )
+        resolver = Resolver(config, judge, bindings.bind, time.monotonic, print)
         listeners = make_listeners(port)
         await resolver.serve(asyncio.get_running_loop(), listeners.udp, listeners.tcp)
         await asyncio.Event().wait()

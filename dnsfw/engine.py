@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 
@@ -30,7 +29,7 @@ from dnsfw.system import system_upstreams
 from dnsfw.tally import Tally, summary
 from firewall.packet import PacketError
 from firewall.queue import Queue
-from policy import Action, Address, Bindings, Flow
+from policy import Action, Bindings, Flow
 from resolver.core import Refusal, ResolverConfig
 from resolver.listeners import Listeners, make_listeners
 from resolver.server import Resolver
@@ -90,7 +89,7 @@ class Engine:
         self._bindings = Bindings()
         self._gate = Gate(policy, self._bindings, owners.of, self._record, time.monotonic, options.audit)
         resolver = ResolverConfig(self._upstreams, refusal=Refusal.REFUSED if options.refused else Refusal.NXDOMAIN)
-        self._resolver = Resolver(resolver, self._gate.query, self._bind, time.monotonic, self._gate.fault)
+        self._resolver = Resolver(resolver, self._gate.query, self._bindings.bind, time.monotonic, self._gate.fault)
 
     async def serve(self) -> None:
         """Until the supervisor says so, or is gone."""
@@ -139,9 +138,6 @@ class Engine:
     def _record(self, entry: Entry) -> None:
         self._tally.take(entry)
         self._journal.record(entry)
-
-    def _bind(self, name: str, answers: Sequence[tuple[Address, float]]) -> None:
-        self._bindings.bind(name, answers, time.monotonic())
 
 
 def _mode(options: GuardOptions) -> str:

@@ -66,6 +66,8 @@ class Bindings:
 
     def _bind(self, name: str, key: bytes, until: float) -> None:
         known = self._table.get(key)
+        if known is not None and known.expiry.get(name, 0.0) >= until:
+            return  # nothing gained: the usual case where a cached answer is repeated
         expiry = _alive(known.expiry, self._table.now) if known else {}
         until = max(until, expiry.pop(name, until))
         if len(expiry) >= self._names_per_address:

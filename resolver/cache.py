@@ -100,7 +100,7 @@ class Template:
     at: float
     reply: InitVar[Reply]
     until: float = field(init=False)
-    stamp: float = field(init=False)  # when the TTLs are next counted down
+    counted_at: float = field(init=False)  # when the TTLs were last counted down: `bound` lives from then on
     bound: Bound = field(init=False)
     _head: bytes = field(init=False)  # between the id and the name
     _tail: bytes = field(init=False)  # from the type on
@@ -108,7 +108,7 @@ class Template:
     _ttls: tuple[int, ...] = field(init=False)  # where they are in the tail
 
     def __post_init__(self, reply: Reply) -> None:
-        self.until, self.stamp, self.bound = self.at + self.answer.ttl, self.at + 1, self.answer.addresses
+        self.until, self.counted_at, self.bound = self.at + self.answer.ttl, self.at, self.answer.addresses
         self._name_end = end = reply.data.index(0, HEADER_SIZE) + 1
         self._head, self._tail = reply.data[2:HEADER_SIZE], reply.data[end:]
         self._ttls = tuple(at - end for at in reply.ttls)
@@ -129,7 +129,7 @@ class Template:
         for at, record in zip(self._ttls, records, strict=True):
             _TTL.pack_into(tail, at, max(0, record.ttl - age))
         self._tail = bytes(tail)
-        self.stamp = self.at + age + 1
+        self.counted_at = self.at + age
 
     @property
     def weight(self) -> int:
@@ -163,7 +163,7 @@ class WireCache:
         if now >= template.until:
             del self._templates[key]
             return None
-        if now >= template.stamp:
+        if now >= template.counted_at + 1:
             template.count_down(now)
         return template
 

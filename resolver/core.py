@@ -23,7 +23,7 @@ from resolver.upstreams import Upstream
 from resolver.wire import Question, Rejection, read_query
 
 type Judge = Callable[[Query], Decision]
-type Bind = Callable[[str, Sequence[tuple[Address, float]]], None]  # asked name; (address, seconds to live)…
+type Bind = Callable[[str, Sequence[tuple[Address, float]], float], None]  # name; (address, seconds to live)…; now
 
 
 class Refusal(StrEnum):
@@ -146,7 +146,7 @@ class Core:
         decision = self._judge(query)
         if decision.action is Action.ALLOW and template.made_for(decision.rule):
             self.counters.cached += 1
-            self._bind_all(query.name, template.bound)
+            self._bind_all(query.name, template.bound, template.counted_at)
             return template.reply_to(data)
         self._replies.discard(data)  # made under another policy
         question = read_query(data)
@@ -192,14 +192,14 @@ class Core:
     def _reply(self, pending: Pending, result: Answer | Failed, now: float) -> bytes:
         if isinstance(result, Failed):
             return reply.failed(pending.question, wire.SERVFAIL, result.explanation)
-        self._bind_all(pending.query.name, result.addresses)
+        self._bind_all(pending.query.name, result.addresses, now)
         built = reply.answered(pending.question, result, pending.limit)
         if pending.query.client.proto == Proto.UDP and result.ttl > 0 and built.complete:
             self._replies.put(pending.data, Template(pending.query, pending.rule, result, now, built))
         return built.data
 
-    def _bind_all(self, name: str, addresses: Sequence[tuple[Address, float]]) -> None:
+    def _bind_all(self, name: str, addresses: Sequence[tuple[Address, float]], now: float) -> None:
         """Before the reply leaves: a connect must never race its own look-up."""
         if addresses:
             floor = self._config.binding_floor
-            self._bind(name, [(each, max(floor, ttl)) for each, ttl in addresses])
+            self._bind(name, [(each, max(floor, ttl)) for each, ttl in addresses], now)

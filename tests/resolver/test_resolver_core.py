@@ -59,7 +59,7 @@ class World:
         self.judged.append(query)
         return self.decide(query)
 
-    def _bind(self, name: str, addresses: Sequence[tuple[Address, float]]) -> None:
+    def _bind(self, name: str, addresses: Sequence[tuple[Address, float]], _now: float) -> None:
         self.bound.append((name, {str(address): ttl for address, ttl in addresses}))
 
     def asks(self, data: bytes, now: float = 0.0, client: Flow = CLIENT) -> dnslib.DNSRecord | None:

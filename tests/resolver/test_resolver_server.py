@@ -157,7 +157,7 @@ async def world(*upstreams: FakeUpstream | Upstream, **changes: object) -> Async
         judged.append(query)
         return judge_by_name(query)
 
-    def bind(name: str, addresses: object) -> None:
+    def bind(name: str, addresses: object, _now: float) -> None:
         assert isinstance(addresses, list)
         if name.startswith("unbindable"):
             raise ZeroDivisionError("the bindings are broken")

@@ -41,38 +41,42 @@ class Owners:
     def __init__(self, sources: Sources | None) -> None:
         self._sources = sources
         self._ticks = os.sysconf("SC_CLK_TCK")
-        self._owners: LRUCache[tuple[bytes, int, int, str], Owner] = LRUCache(_CACHED)
+        self._owners: LRUCache[bytes, Owner] = LRUCache(_CACHED)
         self.counts: Counter[str] = Counter()
 
     def of(self, flow: Flow) -> Owner | None:
         """The process that sent this flow's newest packet, as it was then. None if that can't be said for sure."""
-        use = self._use(self._sources, flow) if self._sources else None
-        if self._sources is None or use is None or use.contested:
-            self.counts["contested" if use else "unknown"] += 1
+        record = self._record(self._sources, flow) if self._sources else None
+        if self._sources is None or record is None:
+            self.counts["unknown"] += 1
             return None
-        owner = self._owner(self._sources, use)
-        self.counts["known" if owner.complete else "partial"] += 1
+        owner = self._owner(self._sources, record)
+        self.counts["contested" if owner is None else "known" if owner.complete else "partial"] += 1
         return owner
 
-    def _use(self, sources: Sources, flow: Flow) -> Use | None:
+    def _record(self, sources: Sources, flow: Flow) -> bytes | None:
         try:
             if flow.proto == Proto.TCP or flow.dport in sources.attached.watched_ports:
-                return _by_flow(sources, records.flow_key(flow))
+                return sources.attached.flows.get(records.flow_key(flow))
             if flow.proto == Proto.UDP:
                 return _udp(sources, flow)
         except OSError:
             self.counts["fault"] += 1  # a kernel object failed us: unknown, and visible
         return None
 
-    def _owner(self, sources: Sources, use: Use) -> Owner:
-        """Cached by the process key, which an exec changes and no other process ever has, and by all that a process
-        may change without an exec: never stale."""
-        key = (use.process, use.cgroup, use.uid, use.comm)
+    def _owner(self, sources: Sources, record: bytes) -> Owner | None:
+        """None if contested. Cached by the process key, which an exec changes and no other process ever has, and by all
+        that a process may change without an exec: never stale."""
+        key = records.identity(record)
         owner = self._owners.get(key)
-        if owner is None:
-            owner = self._read_owner(sources, use)
-            if owner.complete:
-                self._owners[key] = owner
+        if owner is not None:
+            return owner
+        use = records.read_use(record)
+        if use.contested:
+            return None
+        owner = self._read_owner(sources, use)
+        if owner.complete:
+            self._owners[key] = owner
         return owner
 
     def _read_owner(self, sources: Sources, use: Use) -> Owner:
@@ -91,23 +95,23 @@ class Owners:
         )
 
 
-def _by_flow(sources: Sources, key: bytes) -> Use | None:
-    raw = sources.attached.flows.get(key)
-    return records.read_use(raw) if raw else None
-
-
-def _udp(sources: Sources, flow: Flow) -> Use | None:
+def _udp(sources: Sources, flow: Flow) -> bytes | None:
     """A connected socket is known by its cookie, an unconnected one by what it last sent where.
 
     Two sockets may share a port (SO_REUSEPORT). If one is connected and the other sent to the same place since, or
     just before, the packet may be from either; then the same process must be behind both.
     """
-    sent = _by_flow(sources, records.flow_key(flow, any_source=True))
+    sent = sources.attached.flows.get(records.flow_key(flow, any_source=True))
     found = sources.diag.find(flow)
     if found is None or not found.connected:
         return sent
-    raw = sources.attached.sockets.get(records.COOKIE.pack(found.cookie))
-    use = records.read_use(raw) if raw else None
-    if use and sent and sent.process != use.process and sent.used_ns > use.used_ns - records.CONTEST_NS:
-        return None if sent.cookie != use.cookie else sent
-    return use
+    used = sources.attached.sockets.get(records.COOKIE.pack(found.cookie))
+    return _latest(used, sent) if used and sent else used
+
+
+def _latest(used: bytes, sent: bytes) -> bytes | None:
+    """The record of a connected socket, or of the datagram if it is the same socket's; None if another's contests."""
+    use, other = records.read_use(used), records.read_use(sent)
+    if other.process == use.process or other.used_ns <= use.used_ns - records.CONTEST_NS:
+        return used
+    return sent if other.cookie == use.cookie else None

@@ -92,6 +92,7 @@ PROGRAM = Layout(
 )
 COOKIE = struct.Struct("=Q")
 PORT = struct.Struct("!H")
+_COOKIE_AT = PROCESS_KEY.size
 LAYOUTS = (FLOW_KEY, PROCESS_KEY, OWNER, PROGRAM)
 
 
@@ -138,6 +139,11 @@ def flow_key(flow: Flow, *, any_source: bool = False) -> bytes:
     """The key of a flow; with `any_source`, of one whose source address the kernel had not chosen yet."""
     source = _ANY_SOURCE if any_source else _wire(flow.src)
     return FLOW_KEY.format.pack(source, _wire(flow.dst), flow.sport, flow.dport, flow.proto)
+
+
+def identity(record: bytes) -> bytes:
+    """What of an owner's record stays the same from one use to the next: all but the socket and the time."""
+    return record[:_COOKIE_AT] + record[_COOKIE_AT + 2 * COOKIE.size :]  # used_ns follows the cookie
 
 
 def read_use(record: bytes) -> Use:

@@ -23,6 +23,7 @@ TABLE: Final = "inet dnsfw"
 # Priorities on the output hook: conntrack is -200; -150 is iptables' mangle, whose rules may hand over for us; -100 is
 # where others translate addresses (Docker does), and the first to do so wins.
 _JUDGE, _QUEUE, _STEER, _ENFORCE = -151, -150, -101, 0
+_ARRIVE: Final = -151  # on the input hook: before any rule that refuses, since its refusal is a reply
 
 _MOST_FLOWS: Final = 65_536  # in each set; a flow that finds no room is judged packet by packet
 _STANDING_UDP: Final = 180  # seconds of silence that end it; conntrack's own time-out for an assured UDP flow
@@ -89,6 +90,8 @@ def render(plan: Plan, *, queue_in_nft: bool) -> str:
     lines += _hook("steer", f"nat hook output priority {_STEER}", "accept", [steer])
     default = "accept" if plan.audit else "drop"
     lines += _hook("enforce", f"filter hook output priority {_ENFORCE}", default, _enforce(plan))
+    if plan.inbound == "open":
+        lines += _hook("arrive", f"filter hook input priority {_ARRIVE}", "accept", [_arrival()])
     if not plan.audit:
         lines += _inbound(plan)
     return "\n".join([*lines, "}", ""])
@@ -281,7 +284,7 @@ def _inbound(plan: Plan) -> Iterator[str]:
         f"{port} ct original proto-dst 53 accept",
         f'{port} iif "lo" counter name direct goto refuse',
         f"{port} counter name direct drop",
-        *(_closed_input() if closed else _open_input()),
+        *(_closed_input() if closed else ()),
     ]
     yield from _hook("input", "filter hook input priority 0", "drop" if closed else "accept", rules)
     # Nothing of ours is forwarded. On a host, what was published to the outside (DNAT) and what was up goes on.
@@ -290,11 +293,11 @@ def _inbound(plan: Plan) -> Iterator[str]:
     yield from _hook("forward", "filter hook forward priority 0", "drop", rules)
 
 
-def _open_input() -> Iterator[str]:
+def _arrival() -> str:
     """Replies go on to what really came in. A program may send to us in any IPv6 address's name (IPV6_FREEBIND), but
     on loopback."""
     new = f'iif != "lo" ct direction original ct mark & {MASK:#x} == 0'
-    yield f"{new} ct mark set ct mark & {OTHERS:#x} | {INBOUND:#x}"
+    return f"{new} ct mark set ct mark & {OTHERS:#x} | {INBOUND:#x}"
 
 
 def _closed_input() -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 
 import pytest
@@ -105,6 +105,21 @@ def test_an_answer_to_a_question_that_we_sent_ourselves_is_judged(
         send(sock, (STRANGER[version], DENIED))
         assert tap.to_strangers() == []
         assert [flow.dport for flow in guard.listener.flows] == [DENIED, ALLOWED]
+
+
+@BOTH
+@pytest.mark.parametrize("plan", [OPEN, replace(OPEN, audit=True)], ids=["enforce", "audit"])
+@pytest.mark.parametrize("refused", [False, True], ids=["taken", "refused"])
+def test_an_answer_to_what_came_in_is_not_judged(street: Street, plan: Plan, version: int, refused: bool) -> None:
+    """A refusal by a rule of the host's own is an answer too."""
+    near = (street.inside.at[version], DENIED)
+    if refused:
+        chain = f"chain in {{ type filter hook input priority -10; tcp dport {DENIED} reject with tcp reset; }}"
+        street.inside.run("nft", f"table inet theirs {{ {chain}; }}")
+    with street.inside.listen(version, *near), guarding(street, plan) as guard, street.outside.tcp(version) as client:
+        with pytest.raises(ConnectionRefusedError) if refused else nullcontext():
+            client.connect(near)
+        assert guard.listener.flows == []
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ Law: options, help and exit statuses. What a command does stands in its own modu
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -47,6 +48,16 @@ class _Program(click.Group):
             sys.exit(error.exit_status)
 
 
+def _repository(_context: click.Context, _option: click.Parameter, value: str) -> str:
+    if value and not re.fullmatch(r"[\w.-]+/[\w.-]+", value, re.ASCII):
+        raise click.BadParameter("write OWNER/NAME, as in octocat/hello-world")
+    return value
+
+
+_REPO = click.option("--repo", default="", metavar="OWNER/NAME", callback=_repository,
+                     help="What {owner} and {repo} in the policy stand for. Default: $GITHUB_REPOSITORY.")  # fmt: skip
+
+
 def _guard_options(command: Any) -> Any:
     """The options that every guard has."""
     for option in reversed(
@@ -57,6 +68,7 @@ def _guard_options(command: Any) -> Any:
                          help="Forward DNS to this server; may be repeated. Default: this host's own servers."),
             click.option("--journal", type=_ANY_FILE, help="Append every decision to this file, a JSON object a line."),
             click.option("--refused", is_flag=True, help="Answer denied names with REFUSED instead of NXDOMAIN."),
+            _REPO,
             click.option("-q", "--quiet", is_flag=True, help="No summary at the end."),
         )
     ):  # fmt: skip

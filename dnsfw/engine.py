@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import time
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from dnsfw.errors import DnsfwError, SetupError
 from dnsfw.gate import Gate
 from dnsfw.guard import QUEUE, GuardOptions, Place
 from dnsfw.journal import Entry, Journal
-from dnsfw.policies import load_policy
+from dnsfw.policies import Surroundings, load_policy
 from dnsfw.privilege import Capability, User, become, undumpable
 from dnsfw.system import system_upstreams
 from dnsfw.tally import Tally, summary
@@ -71,7 +72,7 @@ class Engine:
         self._audit = options.audit
         self._channel = channel
         self._tally = Tally()
-        policy = load_policy(options.policy)
+        policy = load_policy(options.policy, Surroundings(os.environ, place.user, options.repo))
         self._journal = Journal(options.journal, _mode(options), place.user)
         stack.callback(self._journal.close)
         self._upstreams = options.upstreams or system_upstreams(guarding_host=place.network is None)

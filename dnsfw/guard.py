@@ -44,6 +44,7 @@ class GuardOptions:
     journal: Path | None
     refused: bool
     quiet: bool
+    repo: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,23 +1,92 @@
 """From a policy file to a policy that can be enforced.
 
-Law: the file is read once, and what it refers to outside itself (users, files beside it) is looked up here.
+Law: the file is read once, and what it refers to outside itself (users, presets, files beside it, this machine's
+registries, the repository) is looked up here, while it is loaded: what came out is pinned.
 """
 
 from __future__ import annotations
 
 import pwd
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from textwrap import indent
+from typing import NamedTuple
 
 from dnsfw.errors import UsageError
+from dnsfw.privilege import User
 from policy import Kind, Policy, PolicyInvalid, PolicySyntaxError
-from policy.parse import parse
+from policy.parse import TEXT_LIMIT, parse
 
 DEFAULT = Path("dnsfw.policy")
+PRESETS = Path(__file__).with_name("presets")
 _SHOWN = 20
 
 
-def load_policy(path: Path | None) -> Policy:
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Whom and where a policy is loaded for. `repository` is --repo's OWNER/NAME, "" if it wasn't given."""
+
+    environ: Mapping[str, str]
+    user: User
+    repository: str = ""
+
+    def placeholders(self) -> dict[str, str]:
+        """The values of `{owner}` and `{repo}`; empty where no repository is known."""
+        owner, _, name = (self.repository or self.environ.get("GITHUB_REPOSITORY", "")).partition("/")
+        return {"owner": owner, "repo": name}
+
+
+class Taken(NamedTuple):
+    """What stood behind an `@include` or `@registry`."""
+
+    verb: str
+    name: str
+    file: str
+    text: bytes
+
+
+class Library:
+    """Answers a policy's `@include` and `@registry`. `taken` is what was taken in, in order, each once."""
+
+    def __init__(self, folder: Path, surroundings: Surroundings) -> None:
+        self.taken: dict[tuple[str, str], Taken] = {}
+        self._folder = folder
+        self._surroundings = surroundings
+
+    def load(self, verb: str, name: str) -> tuple[str, bytes]:
+        """The file's name and its text. Raises LookupError."""
+        if (verb, name) not in self.taken:
+            found = self._registry(name) if verb == "registry" else self._include(name)
+            self.taken[verb, name] = Taken(verb, name, *found)
+        taken = self.taken[verb, name]
+        return taken.file, taken.text
+
+    def _include(self, name: str) -> tuple[str, bytes]:
+        """A preset of that name, which no file can stand in for; else the file of that name beside the policy."""
+        shipped, beside = PRESETS / f"{name}.policy", self._folder / name
+        if shipped.is_file():
+            return f"@{name}", shipped.read_bytes()
+        if Path(name).name != name or not beside.is_file():
+            raise LookupError(f"no file {name} in {self._folder}, and no preset ({', '.join(preset_names())})")
+        try:
+            return str(beside), bounded(beside)
+        except OSError as error:
+            raise LookupError(f"{beside} can't be read: {error.strerror}") from error
+
+    def _registry(self, name: str) -> tuple[str, bytes]:
+        from dnsfw.registries import registry_rules  # noqa: PLC0415 - few policies need it
+
+        rules = registry_rules(name, self._surroundings.user, self._surroundings.environ)
+        return f"@registry {name}", rules.encode()
+
+
+def preset_names() -> list[str]:
+    """What ships with dnsfw, by the names that `@include` knows."""
+    return sorted(path.stem for path in PRESETS.glob("*.policy"))
+
+
+def load_policy(path: Path | None, surroundings: Surroundings) -> Policy:
     """`path`, else `dnsfw.policy` in the current folder, else the empty policy, which denies everything.
 
     Raises UsageError with every mistake in it.
@@ -26,46 +95,50 @@ def load_policy(path: Path | None) -> Policy:
         path = DEFAULT if DEFAULT.exists() else None
     if path is None:
         return Policy(())
-    text = _read(path)
-    try:
-        policy = parse(text, str(path), uid_of=_uid_of, load=_beside(path))
-    except PolicyInvalid as invalid:
-        raise UsageError(_told(path, invalid.errors), "Nothing was started. Mend the policy and try again.") from None
+    policy = valid_policy(path, surroundings)
     _refuse_urls(policy)
     return policy
 
 
-def _read(path: Path) -> bytes:
+def valid_policy(path: Path, surroundings: Surroundings) -> Policy:
+    """The policy in that file, whether or not it can be enforced. Raises UsageError with every mistake in it."""
+    text = read(path)
     try:
-        return path.read_bytes()
+        return parse_policy(text, str(path), Library(path.parent, surroundings), surroundings)
+    except PolicyInvalid as invalid:
+        raise UsageError(_told(path, invalid.errors), "Nothing was started. Mend the policy and try again.") from None
+
+
+def parse_policy(text: str | bytes, file: str, library: Library, surroundings: Surroundings) -> Policy:
+    """The policy that `text` is on this machine. Raises PolicyInvalid."""
+    return parse(text, file, uid_of=_uid_of, load=library.load, placeholders=surroundings.placeholders())
+
+
+def read(path: Path) -> bytes:
+    """What the file holds, up to more than any policy may. Raises UsageError."""
+    try:
+        return bounded(path)
     except OSError as error:
         raise UsageError(
             f"The policy {path} can't be read: {error.strerror}.", "Name another: --policy FILE"
         ) from error
 
 
+def bounded(path: Path) -> bytes:
+    """A file's bytes: all of them, or enough to be refused as too many. Raises OSError."""
+    with path.open("rb") as file:
+        return file.read(TEXT_LIMIT + 1)
+
+
 def _uid_of(name: str) -> int:
     return pwd.getpwnam(name).pw_uid  # raises KeyError, a LookupError
 
 
-def _beside(policy: Path) -> Callable[[str, str], tuple[str, bytes]]:
-    """How this policy's `@include NAME` finds a file: in the policy's own folder, by a name without folders."""
-
-    def load(verb: str, name: str) -> tuple[str, bytes]:
-        if verb != "include":
-            raise LookupError(f"@{verb} is not built yet")
-        found = policy.parent / name
-        if Path(name).name != name or not found.is_file():
-            raise LookupError(f"there is no file {name} beside {policy}")
-        return str(found), found.read_bytes()
-
-    return load
-
-
 def _told(path: Path, errors: tuple[PolicySyntaxError, ...]) -> str:
+    from policy.report import show_error  # noqa: PLC0415 - a valid policy needs none of it
+
     lines = [f"The policy {path} has {len(errors)} mistake{'s' if len(errors) > 1 else ''}:"]
-    for error in errors[:_SHOWN]:
-        lines += [f"  {error}", f"    {error.text}", f"    {' ' * (error.column - 1)}^"]
+    lines += [indent(show_error(error), "  ") for error in errors[:_SHOWN]]
     if len(errors) > _SHOWN:
         lines.append(f"  … and {len(errors) - _SHOWN} more")
     return "\n".join(lines)

@@ -220,7 +220,7 @@ def _judge(plan: Plan) -> Iterator[str]:
     yield from _leased()
     if plan.standing:
         yield from _standing()
-    yield "meta l4proto { icmp, icmpv6 } jump needed"
+    yield "meta l4proto { icmp, icmpv6, igmp } jump needed"
     if plan.inbound == "open":
         # Without an address there is no host. To the link alone: a refused renewal is tried there next (RFC 2131
         # section 4.4.5); DHCPv6 has nothing else (RFC 8415 section 7.1).
@@ -246,6 +246,7 @@ def _needed() -> Iterator[str]:
     """What IP itself needs: on the link from anybody; further away from the kernel alone."""
     yield f"ip6 daddr {{ fe80::/10, ff02::/16 }} {_NEIGHBOURS} goto pass"
     yield f"{_LISTENERS} goto pass"
+    yield "ip protocol igmp ip daddr 224.0.0.0/4 ip ttl 1 goto pass"  # RFC 3376 section 4
     yield f"meta skuid != {_NOBODY} return"  # matches whatever came from a program's socket
     yield f"{_NEIGHBOURS} goto pass"
     # Path MTU and other errors about a connection; conntrack has checked that they go to one of its ends.

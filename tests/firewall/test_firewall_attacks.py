@@ -43,7 +43,7 @@ class Tap:
         with self._street.inside.udp(4) as sock:
             sock.sendto(final, (STRANGER[4], ALLOWED))
         found: list[bytes] = []
-        while not (packet := self._next()).endswith(final):
+        while not (packet := self.next()).endswith(final):
             found.append(packet)
         return found
 
@@ -51,7 +51,7 @@ class Tap:
         """Those packets that name one, wherever in them."""
         return [packet for packet in self.packets() if any(packed(address) in packet for address in STRANGER.values())]
 
-    def _next(self) -> bytes:
+    def next(self) -> bytes:
         while True:
             packet, (_, _, direction, *_) = self._socket.recvfrom(65536)
             if direction != socket.PACKET_OUTGOING:
@@ -141,6 +141,29 @@ def test_dhcp_asks_the_link_unjudged_and_nobody_else(
         send(sock, (far, ports[1]))
         assert tap.to_strangers() == []
         assert (ports[1] in [flow.dport for flow in guard.listener.flows]) is judged
+
+
+def test_the_kernel_joins_groups_unjudged(street: Street, tap: Tap) -> None:
+    with guarding(street) as guard, street.inside.udp(4) as sock:
+        group = socket.inet_aton("239.1.2.3") + packed(street.inside.at[4])
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group)
+        while not is_igmp(tap.next()):
+            pass
+        assert guard.listener.flows == []
+
+
+@pytest.mark.parametrize(("far", "ttl"), [(STRANGER[4], 1), ("239.1.2.3", 2)], ids=["stranger", "beyond-the-link"])
+def test_other_igmp_is_judged(street: Street, tap: Tap, far: str, ttl: int) -> None:
+    with guarding(street) as guard, street.inside.socket(4, socket.SOCK_RAW, socket.IPPROTO_IGMP) as sock:
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, ttl)
+        sock.sendto(bytes(8), (far, 0))
+        assert not any(is_igmp(packet) for packet in tap.packets())
+        assert guard.listener.flows[0].proto == socket.IPPROTO_IGMP
+
+
+def is_igmp(packet: bytes) -> bool:
+    return packet[0] >> 4 == 4 and packet[9] == socket.IPPROTO_IGMP
 
 
 def test_a_routing_header_is_covered_by_no_lease(street: Street, tap: Tap) -> None:

@@ -73,18 +73,26 @@ class User:
 
 
 def calling_user(environ: Mapping[str, str]) -> User:
-    """Who asked: the user behind sudo(8) or, without it, the one we run as. Raises SetupError on a bad SUDO_UID."""
-    text = environ.get("SUDO_UID") or str(os.getuid())
-    if not text.isascii() or not text.isdigit():
-        raise SetupError(f"SUDO_UID is {text!r}, which is not a user id.", "Call dnsfw through sudo, or as root.")
-    uid = int(text)
+    """Who asked: the user behind sudo(8) or, without it, the one we run as.
+
+    Raises SetupError on a bad SUDO_UID or SUDO_GID.
+    """
+    uid = _id(environ, "SUDO_UID", os.getuid())
     try:
         entry = pwd.getpwuid(uid)
     except KeyError:  # containers and CI runners do have users without a passwd entry
-        gid = int(environ.get("SUDO_GID") or uid)
+        gid = _id(environ, "SUDO_GID", uid)
         return User(uid, gid, (gid,), str(uid), environ.get("HOME", "/"), "/bin/sh")
     groups = tuple(os.getgrouplist(entry.pw_name, entry.pw_gid))
     return User(uid, entry.pw_gid, groups, entry.pw_name, entry.pw_dir, entry.pw_shell or "/bin/sh")
+
+
+def _id(environ: Mapping[str, str], name: str, default: int) -> int:
+    """The last 32-bit number is no id: to setresuid(2) it means "leave as it is"."""
+    text = environ.get(name) or str(default)
+    if not text.isascii() or not text.isdigit() or int(text) >= 0xFFFFFFFF:
+        raise SetupError(f"{name} is {text!r}, which is not an id.", "Call dnsfw through sudo, or as root.")
+    return int(text)
 
 
 ROOT = User(0, 0, (0,), "root", "/root", "/bin/sh")

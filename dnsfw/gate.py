@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dnsfw.journal import Entry
-from policy import Action, Bindings, Decision, Flow, Owner, Policy, Query, Reason, decide
+from policy import Action, Bindings, Budgets, Decision, Flow, Owner, Policy, Query, Reason, decide
 
 type OwnerOf = Callable[[Flow], Owner | None]
 
@@ -26,15 +26,20 @@ class Gate:
     record: Callable[[Entry], None]
     clock: Callable[[], float]
     audit: bool = False
+    budgets: Budgets = field(default_factory=Budgets)
 
     def query(self, query: Query) -> Decision:
         """May this name be resolved?"""
-        return self._judge(query, self.owner_of(query.client), ())
+        owner = self.owner_of(query.client)
+        named = decide(self.policy, query, owner, ())
+        decision, spent = self.budgets.hold(query, named, self.clock())
+        return self._settle(Entry(query, decision, owner, (), spent=spent))
 
     def flow(self, flow: Flow) -> Action:
         """May this flow start? Anything but ALLOW needs a mechanism that does more than open it."""
         names = self.bindings.names(flow.dst, self.clock())
-        return self._judge(flow, self.owner_of(flow), names).action
+        owner = self.owner_of(flow)
+        return self._settle(Entry(flow, decide(self.policy, flow, owner, names), owner, names)).action
 
     def unreadable(self, error: Exception) -> None:
         """Record a packet that could not be parsed, and was denied for that."""
@@ -49,9 +54,10 @@ class Gate:
         """Record what broke outside any subject: an event loop's exception handler."""
         self.fault(context.get("exception") or RuntimeError(context["message"]), None)
 
-    def _judge(self, subject: Query | Flow, owner: Owner | None, names: tuple[str, ...]) -> Decision:
-        decision = decide(self.policy, subject, owner, names)
-        self.record(Entry(subject, decision, owner, names))
+    def _settle(self, entry: Entry) -> Decision:
+        """Record what was decided; what then holds."""
+        self.record(entry)
+        decision = entry.decision
         if self.audit and decision.action is Action.DENY:
             return replace(decision, action=Action.ALLOW)
         return decision

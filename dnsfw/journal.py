@@ -19,7 +19,7 @@ import msgspec
 
 from dnsfw.errors import UsageError
 from dnsfw.privilege import User, acting_as
-from policy import Decision, Flow, Owner, Query
+from policy import Decision, Flow, Owner, Query, Spent
 
 SCHEMA = 1
 _BACKLOG = 65_536  # entries held in memory while the disk is slow
@@ -30,13 +30,15 @@ _PARTING_SECONDS = 2.0  # a journal on a dead disk or an unread pipe holds nobod
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What the gate hands over: a subject, what was decided, and what was known. `fault` is our own error's text."""
+    """What the gate hands over: a subject, what was decided, and what was known. `fault` is our own error's text,
+    `spent` what a wildcard's budget comes to where this query was paid for or could not be."""
 
     subject: Query | Flow | None
     decision: Decision
     owner: Owner | None
     names: tuple[str, ...]
     fault: str | None = None
+    spent: Spent | None = None
 
 
 class SubjectRecord(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -72,6 +74,17 @@ class OwnerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     complete: bool = True
 
 
+class SpentRecord(msgspec.Struct, frozen=True):
+    """What one wildcard has cost: new names and the octets chosen in them, of this minute and in all. `entropy` is this
+    name's, in bits an octet: told, never judged by."""
+
+    names_minute: int
+    octets_minute: int
+    names_job: int
+    octets_job: int
+    entropy: float
+
+
 class Record(msgspec.Struct, frozen=True, omit_defaults=False):
     """One decision. `v` is the schema's number, `time` RFC 3339 in UTC, `mode` enforce or audit."""
 
@@ -85,6 +98,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=False):
     owner: OwnerRecord | None
     names: tuple[str, ...]
     fault: str | None = None
+    spent: SpentRecord | None = None
 
 
 def to_record(entry: Entry, when: float, mode: str) -> Record:
@@ -102,6 +116,7 @@ def to_record(entry: Entry, when: float, mode: str) -> Record:
         owner=None if entry.owner is None else _owner(entry.owner),
         names=entry.names,
         fault=entry.fault,
+        spent=None if entry.spent is None else _spent(entry.spent),
     )
 
 
@@ -117,6 +132,11 @@ def _subject(subject: Query | Flow | None) -> SubjectRecord:
 
 def _owner(owner: Owner) -> OwnerRecord:
     return OwnerRecord(owner.pid, owner.start_time, owner.uid, owner.exe, owner.argv, owner.cgroup, owner.complete)
+
+
+def _spent(spent: Spent) -> SpentRecord:
+    counts = (spent.names_minute, spent.octets_minute, spent.names_job, spent.octets_job)
+    return SpentRecord(*counts, round(spent.entropy, 2))
 
 
 class Journal:

@@ -55,7 +55,8 @@ def _kind(entry: Entry) -> _Key:
     who = "" if entry.owner is None else entry.owner.exe
     match entry.subject:
         case Query(name=name):
-            return (name, who)
+            rule = entry.decision.rule if entry.decision.reason is Reason.BUDGET else None
+            return (name if rule is None else rule.destination, who)  # a tunnel's names differ, its rule doesn't
         case Flow(proto=proto, dst=dst, dport=dport):
             return (proto, dst, dport, who)
         case _:
@@ -68,9 +69,13 @@ _BECAUSE = {
     Reason.DENY_RULE: "a deny rule names it",
     Reason.PORT: "a rule allows this destination, but not this port or protocol",
     Reason.OWNER: "a rule allows this destination, but not for this process",
+    Reason.TYPE: "no program needs this DNS type",
+    Reason.BUDGET: "too many different names were asked for under one wildcard",
     Reason.MALFORMED: "it can't be read without ambiguity",
     Reason.FAULT: "dnsfw itself failed while judging it",
 }
+
+_NO_REMEDY = (Reason.DENY_RULE, Reason.TYPE, Reason.BUDGET, Reason.MALFORMED, Reason.FAULT)
 
 
 def summary(tally: Tally, trouble: list[str], *, audit: bool) -> str:
@@ -144,6 +149,6 @@ def because(entry: Entry) -> str:
 
 def remedy(entry: Entry) -> str:
     """The policy line that would allow it; "" where no line would."""
-    if entry.subject is None or entry.decision.reason in (Reason.DENY_RULE, Reason.MALFORMED, Reason.FAULT):
+    if entry.subject is None or entry.decision.reason in _NO_REMEDY:
         return ""
     return suggest(entry.subject, entry.owner, entry.names)

@@ -4,6 +4,7 @@ The parser is imported by its own name, `policy.parse`: whoever only carries val
 """
 
 from policy.bindings import Bindings
+from policy.budget import Budgets, Limits, Spent
 from policy.decide import Decision, decide, opaque
 from policy.errors import PolicyInvalid, PolicySyntaxError
 from policy.index import Policy
@@ -31,11 +32,13 @@ __all__ = [
     "Attribute",
     "Binding",
     "Bindings",
+    "Budgets",
     "Decision",
     "Flag",
     "Flow",
     "Key",
     "Kind",
+    "Limits",
     "Network",
     "Owner",
     "Policy",
@@ -47,6 +50,7 @@ __all__ = [
     "Request",
     "Rule",
     "Source",
+    "Spent",
     "Subject",
     "Url",
     "address",

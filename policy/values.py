@@ -128,5 +128,7 @@ class Reason(StrEnum):
     OWNER = "owner"  # a rule names the destination, not this process
     METHOD = "method"
     PATH = "path"
+    TYPE = "type"  # a DNS type that programs have no use for, tunnels do
+    BUDGET = "budget"  # more names or octets through one wildcard than programs need
     MALFORMED = "malformed"  # the subject can't be read without ambiguity
     FAULT = "fault"  # an error of our own while judging

@@ -171,7 +171,7 @@ class Core:
         return self._reply(pending, kept, now)
 
     def _deny(self, question: Question, reason: Reason) -> bytes:
-        if self._config.refusal is Refusal.REFUSED:
+        if self._config.refusal is Refusal.REFUSED or reason is Reason.TYPE:  # the name itself may well exist
             return reply.failed(question, wire.REFUSED, Explanation(Ede.BLOCKED, f"dnsfw: {reason}"))
         return reply.denied(question, reason)
 

@@ -134,6 +134,7 @@ def test_a_record_is_json_of_the_published_shape(tmp_path: Path) -> None:
         },
         "names": [],
         "fault": None,
+        "spent": None,
     }
     assert journal.lost == 0
 

@@ -145,6 +145,39 @@ def down() -> None:
 main.add_command(demo_command)
 
 
+@main.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--format",
+    "output",
+    type=click.Choice(["text", "json", "github"]),
+    default="text",
+    help="For people, for machines, or as annotations in GitHub Actions.",
+)
+@click.option("--strict", is_flag=True, help="Warnings fail too.")
+@click.option("--dump", is_flag=True, help="Print the rules of one valid policy as JSON (docs/policy.schema.json).")
+@_REPO
+def check(files: tuple[Path, ...], repo: str, **options: Any) -> None:
+    """Check policies without enforcing them: all mistakes, and what is valid but probably not meant.
+
+    FILE is a policy, a GitHub workflow (*.yml) that gives dnsfw one, or - for standard input.
+
+    \b
+    Exit status: 0 if all are valid, 1 if not (with --strict: or if there are warnings), 2 for a mistake in the call.
+    """
+    from dnsfw.check import CheckOptions  # noqa: PLC0415
+    from dnsfw.check import check as check_files  # noqa: PLC0415
+
+    sys.exit(check_files(files, CheckOptions(**options), _surroundings(repo)))
+
+
+def _surroundings(repo: str) -> Any:
+    from dnsfw.policies import Surroundings  # noqa: PLC0415
+    from dnsfw.privilege import calling_user  # noqa: PLC0415
+
+    return Surroundings(os.environ, calling_user(os.environ), repo)
+
+
 def _unwind_on_termination() -> None:
     """Until the command runs, signals end us by way of every clean-up."""
 

@@ -1,10 +1,11 @@
-"""What a person sees on standard error.
+"""What a person sees: reports of guards on standard error, what a command was asked for on standard output.
 
-Law: the one place that colours. click takes colour out where standard error is no terminal (and for NO_COLOR).
+Law: the one place that colours. click takes colour out where the stream is no terminal (and for NO_COLOR).
 """
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 
 import click
@@ -12,6 +13,8 @@ import click
 from dnsfw.errors import DnsfwError
 
 _COLOURS = {"✗": "red", "!": "yellow", "to allow it:": "green"}
+_MARKED = re.compile(r"^\S.*?:\d+:\d+: (error|warning|note): |^(allowed|denied)\b")
+_SEVERITIES = {"error": "red", "warning": "yellow", "note": "cyan", "allowed": "green", "denied": "red"}
 
 
 def show(text: str) -> None:
@@ -20,6 +23,13 @@ def show(text: str) -> None:
         start = line.strip()
         colour = next((colour for mark, colour in _COLOURS.items() if start.startswith(mark)), None)
         _tell(line, colour)
+
+
+def answer(text: str) -> None:
+    """What a command was asked for, on standard output, line by line."""
+    for line in text.splitlines():
+        marked = _MARKED.search(line)
+        click.secho(line, fg=_SEVERITIES[marked[1] or marked[2]] if marked else None)
 
 
 def say(text: str) -> None:

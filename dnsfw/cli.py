@@ -171,6 +171,36 @@ def check(files: tuple[Path, ...], repo: str, **options: Any) -> None:
     sys.exit(check_files(files, CheckOptions(**options), _surroundings(repo)))
 
 
+@main.command("explain")
+@click.argument("policy", type=_ANY_FILE)
+@click.argument("subject")
+@click.option("--method", default="GET", show_default=True, help="Of a request.")
+@click.option("--exe", default="", help="The process: its executable's path.")
+@click.option("--arg", multiple=True, help="One of its arguments; may be repeated, in order.")
+@click.option("--user", default="", help="Its user, by name or uid.")
+@click.option("--cgroup", default="", help="Its cgroup's path; or @host, @container, @docker.")
+@click.option("--image", default="", help="Its container's image.")
+@click.option("--step", default="", help="The id of the workflow's step that it belongs to.")
+@click.option("--action", default="", help="The repository of the action that it belongs to.")
+@click.option("--names", default="", metavar="NAME,...", help="Names that are bound to the subject's address.")
+@click.option("--address", default="", help="What the subject's name was resolved to.")
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@_REPO
+def explain_command(policy: Path, subject: str, repo: str, *, as_json: bool, **options: Any) -> None:
+    """Say what POLICY decides on SUBJECT, by which rule, and why the nearest other rules do not match.
+
+    SUBJECT is https://host/path, tcp://address:port, udp://…, icmp://address or dns:name[/TYPE]. Without a word about
+    the process it is an unknown one.
+
+    \b
+    Exit status: 0 if it is allowed, 1 if it is denied, 2 for a mistake in the call or the policy.
+    """
+    from dnsfw.asked import Words  # noqa: PLC0415
+    from dnsfw.explain import explain as explain_subject  # noqa: PLC0415
+
+    sys.exit(explain_subject(policy, subject, Words(**options), _surroundings(repo), as_json=as_json))
+
+
 def _surroundings(repo: str) -> Any:
     from dnsfw.policies import Surroundings  # noqa: PLC0415
     from dnsfw.privilege import calling_user  # noqa: PLC0415

@@ -63,19 +63,22 @@ def _kind(entry: Entry) -> _Key:
             return (entry.fault or "", who)
 
 
-_BECAUSE = {
+BECAUSE = {
+    Reason.ALLOW_RULE: "a rule allows it",
     Reason.NO_RULE: "no rule names it",
     Reason.NO_BINDING: "no allowed name was resolved to this address",
     Reason.DENY_RULE: "a deny rule names it",
     Reason.PORT: "a rule allows this destination, but not this port or protocol",
     Reason.OWNER: "a rule allows this destination, but not for this process",
+    Reason.PATH: "a rule allows this host, but not this path",
+    Reason.METHOD: "a rule allows this URL, but not this method",
     Reason.TYPE: "no program needs this DNS type",
     Reason.BUDGET: "too many different names were asked for under one wildcard",
     Reason.MALFORMED: "it can't be read without ambiguity",
     Reason.FAULT: "dnsfw itself failed while judging it",
 }
 
-_NO_REMEDY = (Reason.DENY_RULE, Reason.TYPE, Reason.BUDGET, Reason.MALFORMED, Reason.FAULT)
+NO_REMEDY = (Reason.DENY_RULE, Reason.TYPE, Reason.BUDGET, Reason.MALFORMED, Reason.FAULT)
 
 
 def summary(tally: Tally, trouble: list[str], *, audit: bool) -> str:
@@ -140,7 +143,7 @@ def printable(text: str) -> str:
 
 def because(entry: Entry) -> str:
     """Why, in words."""
-    reason = _BECAUSE.get(entry.decision.reason, str(entry.decision.reason))
+    reason = BECAUSE.get(entry.decision.reason, str(entry.decision.reason))
     rule = entry.decision.rule
     if rule is not None:
         return f"{reason}: {rule.source.text.strip()} ({rule.source.file}:{rule.source.line})"
@@ -149,6 +152,6 @@ def because(entry: Entry) -> str:
 
 def remedy(entry: Entry) -> str:
     """The policy line that would allow it; "" where no line would."""
-    if entry.subject is None or entry.decision.reason in _NO_REMEDY:
+    if entry.subject is None or entry.decision.reason in NO_REMEDY:
         return ""
     return suggest(entry.subject, entry.owner, entry.names)

@@ -249,12 +249,11 @@ def _needed() -> Iterator[str]:
     yield "ip protocol igmp ip daddr 224.0.0.0/4 ip ttl 1 goto pass"  # RFC 3376 section 4
     yield f"meta skuid != {_NOBODY} return"  # matches whatever came from a program's socket
     yield f"{_NEIGHBOURS} goto pass"
-    # Path MTU and other errors about a connection; conntrack has checked that they go to one of its ends.
-    yield "icmp type { destination-unreachable, time-exceeded, parameter-problem } ct state related goto pass"
-    yield (
-        "icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem } "
-        "ct state related goto pass"
-    )
+    # Path MTU and other errors about replies: their connection is one that we began, and was judged. About what came
+    # in, see INBOUND; about what a program sent to us in a stranger's name, they would carry its data to that stranger.
+    replied = "ct state related ct direction original goto pass"
+    yield f"icmp type {{ destination-unreachable, time-exceeded, parameter-problem }} {replied}"
+    yield f"icmpv6 type {{ destination-unreachable, packet-too-big, time-exceeded, parameter-problem }} {replied}"
 
 
 def _allow() -> Iterator[str]:
@@ -278,15 +277,15 @@ def _enforce(plan: Plan) -> Iterator[str]:
 def _inbound(plan: Plan) -> Iterator[str]:
     """Outsiders are dropped, not refused: the refusals would be packets of ours to judge, at their pace."""
     closed = plan.inbound == "closed"
-    port = f"{_PORTS} dport {plan.resolver_port}"
-    rules = [
-        # Only what was redirected reaches the resolver, whatever local address it was tried on.
-        f"{port} ct direction reply accept",  # a client elsewhere may have that port by chance
-        f"{port} ct original proto-dst 53 accept",
-        f'{port} iif "lo" counter name direct goto refuse',
-        f"{port} counter name direct drop",
-        *(_closed_input() if closed else ()),
+    # Only what was redirected reaches the resolver, whatever local address it was tried on.
+    ours = [
+        "ct direction reply accept",  # a client elsewhere may have that port by chance
+        "meta l4proto { tcp, udp } ct original proto-dst 53 accept",
+        'iif "lo" counter name direct goto refuse',
+        "counter name direct drop",
     ]
+    yield from _chain("resolver", ours)
+    rules = [f"{_PORTS} dport {plan.resolver_port} goto resolver", *(_closed_input() if closed else ())]
     yield from _hook("input", "filter hook input priority 0", "drop" if closed else "accept", rules)
     # Nothing of ours is forwarded. On a host, what was published to the outside (DNAT) and what was up goes on.
     forwarded = [] if closed else ["ct state established,related accept", "ct status dnat accept"]

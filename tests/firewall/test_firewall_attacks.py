@@ -108,6 +108,30 @@ def test_an_answer_to_a_question_that_we_sent_ourselves_is_judged(
 
 
 @BOTH
+@pytest.mark.parametrize("plan", [PLAN, OPEN], ids=["closed", "open"])
+def test_an_error_carries_nothing_to_whose_name_was_borrowed(
+    street: Street, tap: Tap, plan: Plan, version: int
+) -> None:
+    """The kernel's error about a datagram to a closed port repeats the datagram."""
+    with guarding(street, plan) as guard:
+        spoof(street, version, DENIED)
+        guard.listener.seen(1)
+        assert tap.to_strangers() == []
+
+
+@BOTH
+def test_an_error_about_a_reply_goes_on(street: Street, tap: Tap, version: int) -> None:
+    """A late answer finds its port closed."""
+    with street.outside.receive(version, street.outside.at[version], ALLOWED) as server, guarding(street):
+        with street.inside.udp(version) as client:
+            client.sendto(b"question", (street.outside.at[version], ALLOWED))
+            _, peer = server.recvfrom(100)
+        server.sendto(b"too late", peer)
+        while not (b"too late" in (packet := tap.next()) and packet[9 if version == 4 else 6] in (1, 58)):
+            pass
+
+
+@BOTH
 @pytest.mark.parametrize("plan", [OPEN, replace(OPEN, audit=True)], ids=["enforce", "audit"])
 @pytest.mark.parametrize("refused", [False, True], ids=["taken", "refused"])
 def test_an_answer_to_what_came_in_is_not_judged(street: Street, plan: Plan, version: int, refused: bool) -> None:

@@ -28,6 +28,7 @@ _LOAD, _EQUAL, _RETURN = 0x20, 0x15, 0x06
 _INSTRUCTION = struct.Struct("=HBBI")
 
 _TERMINAL_INPUT = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX: typing into the caller's terminal, for its shell to run
+_SYS_SOCKET = 1  # <linux/net.h>
 _FOREIGN_FAMILIES = (31, 40, 42)  # AF_BLUETOOTH, AF_VSOCK, AF_QIPCRTR: they know no network namespace
 
 
@@ -40,13 +41,14 @@ class _Abi:
     socket: tuple[int, ...]
     # request_key(2) has the kernel start a resolver outside every namespace; io_uring makes sockets past this filter.
     refused: tuple[int, ...]
+    socketcall: tuple[int, ...] = ()  # socketcall(2), whose family is in memory, where no filter sees it
 
 
 _X32 = 0x40000000
 _ABIS = {
     "x86_64": (
         _Abi(0xC000003E, (16, _X32 + 514), (41, _X32 + 41), (249, _X32 + 249, 425, _X32 + 425)),
-        _Abi(0x40000003, (54,), (359,), (287, 425)),  # 32-bit programs
+        _Abi(0x40000003, (54,), (359,), (287, 425), (102,)),  # 32-bit programs
     ),
     "aarch64": (
         _Abi(0xC00000B7, (29,), (198,), (218, 425)),
@@ -83,6 +85,7 @@ def _interface(abi: _Abi) -> Iterator[bytes]:
     rules = [_refuse_call(nr, errno.ENOSYS) for nr in abi.refused]
     rules += [_refuse_argument(nr, _ARG1, _TERMINAL_INPUT, errno.EPERM) for nr in abi.ioctl]
     rules += [_refuse_argument(nr, _ARG0, _FOREIGN_FAMILIES, errno.EAFNOSUPPORT) for nr in abi.socket]
+    rules += [_refuse_argument(nr, _ARG0, (_SYS_SOCKET,), errno.ENOSYS) for nr in abi.socketcall]
     body = b"".join(rules) + _return(_ALLOW)
     yield _load(_ARCH) + _unless(abi.arch, skip=body) + body
 

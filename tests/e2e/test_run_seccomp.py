@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 
@@ -47,6 +48,34 @@ def test_what_is_refused(code: str, answer: str) -> None:
     command = [sys.executable, "-I", "-c", SYSCALL + NUMBERS + code]
     done = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=filtered, timeout=20)
     assert done.stdout == f"{answer}\n", done.stderr
+
+
+# mmap(2) of code below 4 GiB that calls socketcall(SYS_SOCKET, {family, SOCK_STREAM, 0}) the 32-bit way: i386's ABI.
+SOCKETCALL = """
+import ctypes, errno, struct, sys
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+page = libc.mmap(ctypes.c_void_p(0x10000000), 4096, 7, 0x32, -1, 0)
+code = bytes.fromhex("53 b866000000 bb01000000 b900010010 cd80 5b c3")  # eax 102, ebx 1, ecx page + 256; int 0x80
+ctypes.memmove(page, code, len(code))
+ctypes.memmove(page + 256, struct.pack("=3I", int(sys.argv[1]), 1, 0), 12)
+result = ctypes.CFUNCTYPE(ctypes.c_int)(page)()
+print(errno.errorcode[-result] if result < 0 else "OK")
+"""
+
+
+@pytest.mark.kernel
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="socketcall(2) is i386's")
+def test_no_socket_is_made_where_its_family_is_out_of_sight() -> None:
+    """A kernel without 32-bit programs ends the child by a signal, which is as good."""
+
+    def filtered() -> None:
+        become(ROOT)
+        seccomp.install(seccomp.own_program())
+
+    command = [sys.executable, "-I", "-c", SOCKETCALL, "40"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=filtered, timeout=20)
+    assert done.stdout == "ENOSYS\n" or done.returncode < 0, done.stderr
 
 
 @pytest.mark.kernel

@@ -142,6 +142,25 @@ def test_the_exempt_user_is_neither_judged_nor_redirected(street: Street, versio
 
 
 @BOTH
+def test_the_exempt_user_s_last_words_are_not_judged(street: Street, version: int) -> None:
+    """A connection in TIME-WAIT has no socket any more that a uid could be read from."""
+    plan = replace(PLAN, inbound="open", exempt_uid=61_853)
+    far = (STRANGER[version], DENIED)
+    ours = street.inside.socket_of(61_853, version, socket.SOCK_STREAM)
+    with street.outside.listen(version, *far) as listening, guarding(street, plan) as guard, ours:
+        ours.connect(far)
+        server, _ = listening.accept()
+        with server:
+            ours.shutdown(socket.SHUT_WR)
+            assert server.recv(1) == b""
+            ours.close()
+        with street.inside.tcp(version) as other:  # sent later, judged later
+            assert refusal(other, far) in REFUSALS
+        assert len(guard.listener.flows) == 1
+        assert guard.table.counters()["refused"] == 1
+
+
+@BOTH
 def test_a_new_generation_judges_a_live_connection_once_more(street: Street, version: int) -> None:
     far = (STRANGER[version], ALLOWED)
     verdicts = itertools.chain([Action.ALLOW, Action.ALLOW], itertools.repeat(Action.DENY))

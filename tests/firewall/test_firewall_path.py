@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 import time
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -31,6 +32,8 @@ from tests.firewall.street import (
 )
 
 pytestmark = KERNEL
+
+TCP_REPAIR = 19  # <linux/tcp.h>
 
 
 @BOTH
@@ -91,6 +94,22 @@ def test_a_fault_while_judging_denies_that_packet_and_is_told(street: Street, ve
         assert [str(fault) for fault in guard.listener.faults] == ["broken on purpose"]
         with street.inside.tcp(version) as client:
             client.connect(far)  # the queue lives on
+
+
+@BOTH
+def test_a_new_connection_is_judged_where_an_old_one_with_its_ports_was_allowed(street: Street, version: int) -> None:
+    far = (STRANGER[version], ALLOWED)
+    here = (street.inside.at[version], 4321)
+    with street.outside.listen(version, *far), guarding(street) as guard:
+        for count in (1, 2):
+            with street.inside.tcp(version) as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                client.bind(here)
+                client.settimeout(0.3)
+                with suppress(TimeoutError):  # the far end still has the old one, and is confused
+                    client.connect(far)
+                assert len(guard.listener.seen(count)) >= count
+                client.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)  # so that closing it says nothing
 
 
 @BOTH

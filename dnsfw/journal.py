@@ -151,6 +151,9 @@ class Journal:
         self._mode = mode
         self._clock = clock
         self._backlog: deque[tuple[float, Entry]] = deque(maxlen=_BACKLOG)
+        self._in_hand = 0
+        self._left = memoryview(b"")
+        self._torn = False
         self._stop = threading.Event()
         self._file = None if path is None else _open(path, reader)
         self._thread = threading.Thread(target=self._write_all, args=(self._file,), name="journal", daemon=True)
@@ -171,7 +174,7 @@ class Journal:
             self.trouble = self.trouble or "nobody takes what is written"
         else:
             os.close(self._file)
-        self.lost += len(self._backlog)
+        self.lost += len(self._backlog) + self._unwritten()
 
     def record(self, entry: Entry) -> None:
         """Take one entry. A full backlog loses its oldest entry, counted in `lost`."""
@@ -196,13 +199,22 @@ class Journal:
         return [encoder.encode(to_record(entry, when, self._mode)) + b"\n" for when, entry in batch]
 
     def _write(self, file: int, lines: list[bytes]) -> None:
-        left = memoryview(b"".join(lines))
+        """A line that was cut off (a disk that filled up) is ended before the next one begins."""
+        whole = memoryview(b"\n" * self._torn + b"".join(lines))
+        self._in_hand, self._left = len(lines), whole
         try:
-            while left:
-                left = left[os.write(file, left) :]
+            while self._left:
+                self._left = self._left[os.write(file, self._left) :]
         except OSError as error:  # disk full, a closed pipe: the guard goes on and says so at the end
-            self.lost += len(lines)
+            self.lost += self._unwritten()
             self.trouble = error.strerror or str(error)
+        if len(self._left) < len(whole):
+            self._torn = whole[len(whole) - len(self._left) - 1] != ord("\n")
+        self._left = memoryview(b"")
+
+    def _unwritten(self) -> int:
+        """The entries in hand that are not in the file, a cut off one among them."""
+        return min(self._in_hand, bytes(self._left).count(b"\n"))
 
 
 def _open(path: Path, reader: User) -> int:

@@ -45,6 +45,7 @@ def tcp(address: str, port: int, say: str = "", patience: float = 3.0, keep: str
     try:
         sock.connect((address, port))
         done = _timed(began, "open")
+        done["port"] = sock.getsockname()[1]
         done["reply"] = _converse(sock, say)
         if keep:
             _kept[keep] = sock

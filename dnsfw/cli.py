@@ -201,6 +201,22 @@ def explain_command(policy: Path, subject: str, repo: str, *, as_json: bool, **o
     sys.exit(explain_subject(policy, subject, Words(**options), _surroundings(repo), as_json=as_json))
 
 
+@main.command("fmt")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--check", "mode", flag_value="check", help="Write nothing; say which files are not in canonical form.")
+@click.option("--diff", "mode", flag_value="diff", help="Write nothing; show what would change.")
+def fmt_command(files: tuple[Path, ...], mode: str | None) -> None:
+    """Bring policies into their one canonical form, comments kept. - reads standard input and prints.
+
+    \b
+    Exit status: 0; 1 if --check or --diff found something to change; 2 if a policy is not valid, or for a mistake in
+    the call.
+    """
+    from dnsfw.format import Mode, format_files  # noqa: PLC0415
+
+    sys.exit(format_files(files, Mode(mode or "write")))
+
+
 def _surroundings(repo: str) -> Any:
     from dnsfw.policies import Surroundings  # noqa: PLC0415
     from dnsfw.privilege import calling_user  # noqa: PLC0415

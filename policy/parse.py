@@ -125,16 +125,16 @@ class _Reader:
             raise LineError(LINE_LIMIT, f"a line has at most {LINE_LIMIT} characters")
         if control := _CONTROL.search(source.text):
             raise LineError(control.start(), f"a control character, {control[0]!r}", "a policy is plain text")
-        tokens = list(_tokens(self._placeholders.fill(source.text)))
-        if not tokens:
+        found = list(tokens(self._placeholders.fill(source.text)))
+        if not found:
             return above
-        if tokens[0].name == "open":
-            return header(tokens, self._uid_of)
-        if tokens[0].name == "verb":
-            self._include(*tokens)
+        if found[0].name == "open":
+            return header(found, self._uid_of)
+        if found[0].name == "verb":
+            self._include(*found)
         else:
-            placed = replace(source, column=tokens[0].start + 1)
-            self.rules.append(rule(tokens, above, self._uid_of, placed))
+            placed = replace(source, column=found[0].start + 1)
+            self.rules.append(rule(found, above, self._uid_of, placed))
         return above
 
     def _include(self, verb: Token, name: Token) -> None:
@@ -150,7 +150,8 @@ class _Reader:
             self.read(text, file)
 
 
-def _tokens(text: str) -> Iterator[Token]:
+def tokens(text: str) -> Iterator[Token]:
+    """The tokens of one line, in order; none for an empty one or a comment. Raises LineError."""
     try:
         tree = LINE.parse(text)
     except ParseError as error:

@@ -18,7 +18,7 @@ def render(rule: Rule) -> str:
     """The rule's line. Placeholders and user names stay what they were replaced by."""
     deny = "!" if rule.action is Action.DENY else ""
     within = [f"within={'|'.join(map(str, rule.within))}"] if rule.within else []
-    return " ".join([deny + _target(rule), *map(_attribute, rule.who), *sorted(rule.flags), *within])
+    return " ".join([deny + _target(rule), *map(render_attribute, rule.who), *sorted(rule.flags), *within])
 
 
 def _target(rule: Rule) -> str:
@@ -61,7 +61,8 @@ def _methods(methods: frozenset[str] | None) -> str:
     return "*" if methods is None else "|".join(sorted(methods))
 
 
-def _attribute(attribute: Attribute) -> str:
+def render_attribute(attribute: Attribute) -> str:
+    """One attribute, quoted only where it must be."""
     index = "" if attribute.position is None else f"[{attribute.position}]"
     return f"{attribute.key}{index}={_value(attribute)}"
 

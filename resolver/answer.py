@@ -7,8 +7,8 @@ the question along the chain of aliases, in whatever order the records came.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import dataclass, field, replace
+from typing import Final, NamedTuple
 
 from policy.values import Address, Network, address
 from resolver import svcb, wire
@@ -40,8 +40,7 @@ class Answer:
     filtered: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Rights:
+class Rights(NamedTuple):
     """What the rule that allowed a name says of its addresses: may they be special, where must they lie (() is
     anywhere)."""
 
@@ -56,7 +55,7 @@ class Wanted:
     asked: bytes
     qtype: int
     dnssec_ok: bool = False
-    rights: Rights = Rights()
+    rights: Rights = field(default_factory=Rights)
 
     def fits(self, raw: bytes) -> bool:
         """Whether a name may resolve to these 4 or 16 octets. An IPv4 address in 16 of them (v4-mapped) is itself

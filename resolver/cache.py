@@ -59,8 +59,8 @@ class AnswerCache:
         if lifetime > 0 and kept.weight <= self._kept.maxsize:
             self._kept[key] = kept
 
-    def get(self, key: AnswerKey, now: float) -> Answer | Failed | None:
-        """What is kept, TTLs counted down; None where nothing is."""
+    def get(self, key: AnswerKey, now: float) -> tuple[Answer | Failed, float] | None:
+        """What is kept, TTLs counted down in whole seconds, and as of when it is that; None where nothing is."""
         kept = self._kept.get(key)
         if kept is None:
             return None
@@ -68,8 +68,9 @@ class AnswerCache:
             del self._kept[key]
             return None
         if isinstance(kept.answer, Failed):
-            return kept.answer
-        return aged(kept.answer, int(now - kept.at))
+            return kept.answer, now
+        age = int(now - kept.at)
+        return aged(kept.answer, age), kept.at + age
 
 
 def aged(answer: Answer, seconds: int) -> Answer:

@@ -18,7 +18,7 @@ from resolver import reply, wire
 from resolver.answer import Answer, AnswerError, Rights, Wanted, interpret
 from resolver.cache import AnswerCache, Template, WireCache
 from resolver.exchange import Asked, Failed, Outcome, Patience
-from resolver.reply import MAX_TCP, Ede, Explanation
+from resolver.reply import MAX_TCP, Ede, Explanation, Reply
 from resolver.upstreams import Upstream
 from resolver.wire import Question, Rejection, read_query
 
@@ -133,7 +133,7 @@ class Core:
             self.counters.failed += 1
         else:
             self.counters.filtered += result.filtered
-        return self._reply(pending, result, now)
+        return self._reply(pending, result, now).data
 
     def overloaded(self, pending: Pending) -> bytes:
         """The reply to a question that there is no room for."""
@@ -168,16 +168,23 @@ class Core:
         if kept is None:
             return pending
         self.counters.cached += 1
-        return self._reply(pending, kept, now)
+        return self._repeat_kept(pending, *kept)
+
+    def _repeat_kept(self, pending: Pending, kept: Answer | Failed, as_of: float) -> bytes:
+        """A name that is asked for again gets a ready reply for the next time; most are asked for once."""
+        built = self._reply(pending, kept, as_of)
+        if isinstance(kept, Answer) and kept.ttl > 0 and built.complete and pending.query.client.proto == Proto.UDP:
+            self._replies.put(pending.data, Template(pending.query, pending.rule, kept, as_of, built))
+        return built.data
 
     def _deny(self, question: Question, reason: Reason) -> bytes:
         if self._config.refusal is Refusal.REFUSED or reason is Reason.TYPE:  # the name itself may well exist
             return reply.failed(question, wire.REFUSED, Explanation(Ede.BLOCKED, f"dnsfw: {reason}"))
         return reply.denied(question, reason)
 
-    def _kept(self, pending: Pending, now: float) -> Answer | Failed | None:
+    def _kept(self, pending: Pending, now: float) -> tuple[Answer | Failed, float] | None:
         if pending.question.qtype == wire.ANY:
-            return reply.minimal_any(pending.question)
+            return reply.minimal_any(pending.question), now
         return self._answers.get((pending.asked, pending.rights), now)
 
     def _result(self, pending: Pending, outcome: Outcome) -> Answer | Failed:
@@ -189,14 +196,11 @@ class Core:
         except AnswerError as error:
             return Failed(Explanation(Ede.INVALID_DATA, f"dnsfw: {error}"))
 
-    def _reply(self, pending: Pending, result: Answer | Failed, now: float) -> bytes:
+    def _reply(self, pending: Pending, result: Answer | Failed, now: float) -> Reply:
         if isinstance(result, Failed):
-            return reply.failed(pending.question, wire.SERVFAIL, result.explanation)
+            return Reply(reply.failed(pending.question, wire.SERVFAIL, result.explanation))
         self._bind_all(pending.query.name, result.addresses, now)
-        built = reply.answered(pending.question, result, pending.limit)
-        if pending.query.client.proto == Proto.UDP and result.ttl > 0 and built.complete:
-            self._replies.put(pending.data, Template(pending.query, pending.rule, result, now, built))
-        return built.data
+        return reply.answered(pending.question, result, pending.limit)
 
     def _bind_all(self, name: str, addresses: Sequence[tuple[Address, float]], now: float) -> None:
         """Before the reply leaves: a connect must never race its own look-up."""

@@ -19,7 +19,7 @@ import secrets
 import string
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from resolver import wire
 from resolver.message import Message, MessageError, read_response
@@ -33,8 +33,7 @@ _CASE_MASK: Final = bytes(_CASE_BIT if chr(octet) in string.ascii_letters else 0
 type Bits = Callable[[int], int]
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """What makes two questions the same question upstream. `name` is flat, in lower case."""
 
     name: bytes
@@ -99,7 +98,7 @@ class Exchange:
     _order: Iterator[Upstream] = field(default_factory=lambda: iter(()))
     _near_misses: int = 0
     _error: Explanation | None = None
-    _refused: set[Upstream] = field(default_factory=set)
+    _refused: list[Upstream] = field(default_factory=list)
 
     def start(self, now: float) -> Step:
         self._ends = now + self.patience.total
@@ -118,7 +117,7 @@ class Exchange:
             return self._try(attempt.upstream, Transport.TCP, now)  # RFC 7766 5
         if message.rcode in (wire.NOERROR, wire.NXDOMAIN):
             return Answered(message, attempt.upstream, now - self._sent)
-        self._refused.add(attempt.upstream)
+        self._refused.append(attempt.upstream)
         return self._next(now)
 
     def network_error(self, now: float) -> Step | None:
@@ -196,8 +195,9 @@ def _silence(upstream: Upstream) -> Explanation:
 def question_bytes(asked: Asked, randbits: Bits) -> bytes:
     """A question of our own for `asked`: random id and case, our EDNS, nothing of the client's but what it asks."""
     size = len(asked.name)
-    case = int.from_bytes(asked.name.translate(_CASE_MASK)) & randbits(8 * size)
+    ident, letters = divmod(randbits(16 + 8 * size), 1 << 8 * size)  # one call: each is a system call
+    case = int.from_bytes(asked.name.translate(_CASE_MASK)) & letters
     name = (int.from_bytes(asked.name) ^ case).to_bytes(size)
     flags = wire.RD | (wire.CD if asked.checking_disabled else 0)
     opt = wire.opt_record(flags=wire.DO if asked.dnssec_ok else 0)
-    return HEADER.pack(randbits(16), flags, 1, 0, 0, 1) + name + TYPE_CLASS.pack(asked.qtype, wire.IN) + opt
+    return HEADER.pack(ident, flags, 1, 0, 0, 1) + name + TYPE_CLASS.pack(asked.qtype, wire.IN) + opt

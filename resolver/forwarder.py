@@ -17,6 +17,7 @@ from resolver.boundary import Boundary
 from resolver.core import ResolverConfig
 from resolver.exchange import Answered, Asked, Attempt, Exchange, Failed, Outcome, Step
 from resolver.framing import Deframer, FrameError, frame
+from resolver.readiness import Readiness
 from resolver.tls import TlsChannel, verifying_context
 from resolver.upstreams import Standings, Transport
 
@@ -29,13 +30,16 @@ _READ: Final = 0x10000  # octets: more than any message
 class Forwarder:
     """Puts each different question to the upstreams once, for however many wait for it."""
 
-    def __init__(self, config: ResolverConfig, clock: Clock, boundary: Boundary) -> None:
+    def __init__(
+        self, config: ResolverConfig, clock: Clock, boundary: Boundary, loop: asyncio.AbstractEventLoop
+    ) -> None:
         self._config = config
         self._clock = clock
-        self._boundary = boundary
         self._standings = Standings(config.upstreams)
         secure = any(each.transport is Transport.TLS for each in config.upstreams)
-        self._tls = verifying_context(config.authorities) if secure else None  # megabytes, where nobody needs it
+        tls = verifying_context(config.authorities) if secure else None  # megabytes, where nobody needs it
+        self._readiness = Readiness(loop)
+        self._surroundings = _Surroundings(loop, self._readiness, clock, boundary, tls)
         self._runs: dict[Asked, _Run] = {}
         self._waiting = 0
         self._closed = False
@@ -47,7 +51,7 @@ class Forwarder:
         room = self.is_asking(asked) or len(self._runs) < self._config.max_exchanges
         return room and self._waiting < self._config.max_waiting and not self._closed
 
-    def ask(self, asked: Asked, done: Done, loop: asyncio.AbstractEventLoop) -> None:
+    def ask(self, asked: Asked, done: Done) -> None:
         """Call `done` with the outcome, later or at once. An identical question under way is joined."""
         self._waiting += 1
         if run := self._runs.get(asked):
@@ -55,9 +59,7 @@ class Forwarder:
             return
         upstreams = self._standings.ranked(self._clock())
         exchange = Exchange(asked, upstreams, self._config.patience)
-        run = self._runs[asked] = _Run(
-            exchange, _Surroundings(loop, self._clock, self._boundary, self._tls), self._finish
-        )
+        run = self._runs[asked] = _Run(exchange, self._surroundings, self._finish)
         run.waiters.append(done)
         run.begin()
 
@@ -66,6 +68,7 @@ class Forwarder:
         self._closed = True
         for run in [*self._runs.values()]:
             run.finish(Failed(None))
+        self._readiness.close()
 
     def _finish(self, run: _Run, outcome: Outcome) -> None:
         del self._runs[run.exchange.asked]
@@ -84,6 +87,7 @@ class _Surroundings:
     """What every run needs. `tls` is None where no upstream speaks it."""
 
     loop: asyncio.AbstractEventLoop
+    readiness: Readiness
     clock: Clock
     boundary: Boundary
     tls: ssl.SSLContext | None
@@ -92,7 +96,8 @@ class _Surroundings:
 class _Run:
     """One exchange on its way: the socket of its current attempt, its timer, and those who wait.
 
-    The loop is given descriptors, not sockets: it looks each up first, and words the miss with the whole socket.
+    A datagram's socket is watched by `readiness`, a stream's by the loop. That is given descriptors, not sockets: it
+    looks each up first, and words the miss with the whole socket.
     """
 
     def __init__(
@@ -104,7 +109,7 @@ class _Run:
         self.exchange = exchange
         self.waiters: list[Done] = []
         self._loop, self._clock, self._boundary = surroundings.loop, surroundings.clock, surroundings.boundary
-        self._context = surroundings.tls
+        self._readiness, self._context = surroundings.readiness, surroundings.tls
         self._finished = finished
         self._socket: socket.socket | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -138,12 +143,12 @@ class _Run:
             kind = socket.SOCK_DGRAM if attempt.transport is Transport.UDP else socket.SOCK_STREAM
             self._socket = opened = socket.socket(family, kind | socket.SOCK_NONBLOCK)
             if attempt.transport is Transport.UDP:
-                opened.connect((str(upstream.address), upstream.port))
+                opened.connect(upstream.place)
                 opened.send(attempt.payload)
-                self._loop.add_reader(opened.fileno(), self._readable)
+                self._readiness.add(opened.fileno(), self._readable)
             else:
                 self._deframer = Deframer(_READ)
-                opened.connect_ex((str(upstream.address), upstream.port))
+                opened.connect_ex(upstream.place)
                 self._loop.add_writer(opened.fileno(), self._connected, opened, self._opening(attempt))
         except OSError:
             return self.exchange.closed(self._clock())  # our own kernel says so: nothing to wait for
@@ -218,8 +223,10 @@ class _Run:
             self._timer.cancel()
             self._timer = None
         if self._socket is not None:
-            self._loop.remove_reader(self._socket.fileno())
-            if self._deframer is not None:
+            if self._deframer is None:
+                self._readiness.forget(self._socket.fileno())
+            else:
+                self._loop.remove_reader(self._socket.fileno())
                 self._loop.remove_writer(self._socket.fileno())
             self._socket.close()
             self._socket = None

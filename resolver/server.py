@@ -37,18 +37,17 @@ class Resolver:
         self.counters = self._core.counters
         self._report = fault
         self._boundary = Boundary(self._fault, lambda: self._core.judged)
-        self._forwarder = Forwarder(config, clock, Boundary(self._fault, lambda: None))
+        self._forwarder: Forwarder | None = None  # while there is a loop to run it
         self._connections = Connections(config.tcp_connections)
         self._waiting: Counter[Address] = Counter()  # questions under way, by client; no entry is 0
         self._udp: list[UdpListener] = []
         self._tcp: list[asyncio.Server] = []
-        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def serve(
         self, loop: asyncio.AbstractEventLoop, udp: Sequence[socket.socket], tcp: Sequence[socket.socket]
     ) -> None:
         """Answer on these sockets from now on; they are the resolver's to close."""
-        self._loop = loop
+        self._forwarder = Forwarder(self._config, self.clock, Boundary(self._fault, lambda: None), loop)
         self._udp = [UdpListener(sock, self, loop) for sock in udp]
         for sock in tcp:
             self._tcp.append(await loop.create_server(self._connection, sock=sock))
@@ -59,7 +58,8 @@ class Resolver:
             listener.stop_reading()
         for server in self._tcp:
             server.close()
-        self._forwarder.close()
+        if self._forwarder is not None:
+            self._forwarder.close()
         for listener in self._udp:
             listener.close()
         self._connections.abort_all()
@@ -72,17 +72,17 @@ class Resolver:
 
     def forward(self, pending: Pending, send: Send) -> None:
         """Ask upstream; `send` is called with the reply, once."""
-        asked, client = pending.asked, pending.query.client.src
+        forwarder, asked, client = self._forwarder, pending.asked, pending.query.client.src
         crowded = self._waiting[client] >= self._config.max_waiting_each
-        if self._loop is None or crowded or not self._forwarder.has_room(asked):
+        if forwarder is None or crowded or not forwarder.has_room(asked):
             send(self._core.overloaded(pending))
             return
         self._waiting[client] += 1
-        if self._forwarder.is_asking(asked):
+        if forwarder.is_asking(asked):
             self.counters.joined += 1
         else:
             self.counters.forwarded += 1
-        self._forwarder.ask(asked, partial(self._conclude, pending, send), self._loop)
+        forwarder.ask(asked, partial(self._conclude, pending, send))
 
     def _conclude(self, pending: Pending, send: Send, outcome: Outcome) -> None:
         self._done(pending.query.client.src)

@@ -41,6 +41,10 @@ class Upstream:
     port: int = DNS_PORT
     transport: Transport = Transport.UDP
     certified: str = ""
+    place: tuple[str, int] = field(init=False, repr=False, compare=False)  # as connect(2) takes it
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "place", (str(self.address), self.port))
 
     def __str__(self) -> str:
         host = f"[{self.address}]" if self.address.version == 6 else str(self.address)
@@ -144,7 +148,8 @@ class Standings:
         return tuple(sorted(self.upstreams, key=lambda upstream: self._rtt.get(upstream, _UNTRIED_RTT)))
 
     def answered(self, upstream: Upstream, rtt: float) -> None:
-        self._failed_at.pop(upstream, None)
+        if self._failed_at:
+            self._failed_at.pop(upstream, None)
         before = self._rtt.get(upstream, rtt)
         self._rtt[upstream] = before + _GAIN * (rtt - before)
 

@@ -113,6 +113,7 @@ def _in_child(command: Command) -> NoReturn:
             _execute(command)
         become(ROOT, keep=[Capability.KILL])  # root, as the interpreter may lie where only root may read
         die_with_parent()
+        seccomp.install(seccomp.own_program())  # a command of root's may trace it (ptrace(2)): no way around its own
         os.execv(sys.executable, [sys.executable, "-I", "-S", init.__file__, str(child)])
     except OSError as error:
         _complain(f"the command's surroundings can't be set up: {error}")

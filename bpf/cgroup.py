@@ -16,6 +16,8 @@ from typing import Self
 
 from cachetools import LRUCache
 
+from bpf.records import text
+
 _KERNFS = 0xFE  # FILEID_KERNFS of enum fid_type (linux/exportfs.h)
 _HANDLE = struct.Struct("=IiQ")  # file_handle: handle_bytes, handle_type, and kernfs's one number
 _CACHED = 1024
@@ -63,4 +65,4 @@ class CgroupPaths:
 
 
 def _name(directory: int) -> str:
-    return str(Path(f"/proc/self/fd/{directory}").readlink())
+    return text(os.readlink(f"/proc/self/fd/{directory}".encode()))  # a user may give a cgroup any bytes for a name

@@ -29,9 +29,6 @@ _FIELDS = {
     "TASK_START": ("task_struct", "start_boottime"),
     "TASK_EXEC_ID": ("task_struct", "self_exec_id"),
     "TASK_MM": ("task_struct", "mm"),
-    "TASK_NSPROXY": ("task_struct", "nsproxy"),
-    "NSPROXY_MNT_NS": ("nsproxy", "mnt_ns"),
-    "MNT_NS_INUM": ("mnt_namespace", "ns", "inum"),
     "MM_EXE_FILE": ("mm_struct", "exe_file"),
     "MM_ARG_START": ("mm_struct", "arg_start"),
     "MM_ARG_END": ("mm_struct", "arg_end"),
@@ -45,6 +42,8 @@ _FIELDS = {
     "MOUNT_PARENT": ("mount", "mnt_parent"),
     "MOUNT_POINT": ("mount", "mnt_mountpoint"),
     "MOUNT_NAMESPACE": ("mount", "mnt_ns"),
+    "MNT_NS_USER_NS": ("mnt_namespace", "user_ns"),
+    "USER_NS_LEVEL": ("user_namespace", "level"),
 }
 
 

@@ -47,9 +47,14 @@ static inline void write_exe(struct program *program, u64 file) {
     if (dentry == FOLLOW(mount, VFSMOUNT_ROOT)) {
       u64 below = mount - MOUNT_VFSMOUNT, above = FOLLOW(below, MOUNT_PARENT);
       if (above == below) {
-        program->flags |= PROGRAM_EXE;
-        if (FOLLOW(below, MOUNT_NAMESPACE) == 0) /* lazily unmounted: a root of anybody's making */
+        u64 mounts = FOLLOW(below, MOUNT_NAMESPACE);
+        u32 level = 0;
+        if (mounts == 0) /* lazily unmounted: a root of anybody's making */
           program->flags |= PROGRAM_DELETED;
+        else /* in a user namespace of one's own, one can mount anything anywhere: no path there is evidence */
+          bpf_probe_read_kernel(&level, sizeof(level), (void *)(FOLLOW(mounts, MNT_NS_USER_NS) + USER_NS_LEVEL));
+        if (level == 0)
+          program->flags |= PROGRAM_EXE;
         return;
       }
       dentry = FOLLOW(below, MOUNT_POINT);
@@ -93,8 +98,6 @@ static inline void write_program(struct process_key *process, u64 task) {
     return;
   draft = drafts.lookup(&thread);
   if (draft) {
-    bpf_probe_read_kernel(&draft->mount_ns, sizeof(draft->mount_ns),
-                          (void *)(FOLLOW(FOLLOW(task, TASK_NSPROXY), NSPROXY_MNT_NS) + MNT_NS_INUM));
     write_exe(draft, FOLLOW(mm, MM_EXE_FILE));
     write_argv(draft, mm);
     programs.update(process, draft);

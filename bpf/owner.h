@@ -48,7 +48,6 @@ struct program {
   u32 flags;
   u32 exe_bytes;
   u32 argv_bytes;
-  u32 mount_ns;
   char exe[EXE_BYTES + NAME_BYTES]; /* path components, leaf first, each ended by NUL */
   char argv[ARGV_BYTES];            /* as /proc/PID/cmdline */
 };

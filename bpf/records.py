@@ -85,7 +85,6 @@ PROGRAM = Layout(
         ("flags", "I"),
         ("exe_bytes", "I"),
         ("argv_bytes", "I"),
-        ("mount_ns", "I"),
         ("exe", "768s"),
         ("argv", "1024s"),
     ),
@@ -128,11 +127,10 @@ class Program:
 
     exe: str
     argv: tuple[str, ...]
-    mount_ns: int
     complete: bool
 
 
-UNKNOWN_PROGRAM = Program("", (), 0, complete=False)
+UNKNOWN_PROGRAM = Program("", (), complete=False)
 
 
 def flow_key(flow: Flow, *, any_source: bool = False) -> bytes:
@@ -154,12 +152,11 @@ def read_use(record: bytes) -> Use:
 
 
 def read_program(record: bytes) -> Program:
-    flags, exe_bytes, argv_bytes, mount_ns, exe, argv = PROGRAM.format.unpack(record)
+    flags, exe_bytes, argv_bytes, exe, argv = PROGRAM.format.unpack(record)
     whole = flags & ProgramFlag.EXE and flags & ProgramFlag.ARGV and not flags & ProgramFlag.ARGV_CUT
     return Program(
         exe=_path(exe[:exe_bytes], deleted=bool(flags & ProgramFlag.DELETED)) if flags & ProgramFlag.EXE else "",
         argv=arguments(argv[:argv_bytes]) if flags & ProgramFlag.ARGV else (),
-        mount_ns=mount_ns,
         complete=bool(whole),
     )
 

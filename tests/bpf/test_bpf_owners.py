@@ -331,6 +331,21 @@ def test_programs_on_mounts_of_a_namespace_of_its_own(bed: Bed, tmp_path: Path, 
     assert owner.exe == str(Path(f"/proc/{speaker.pid}/exe").readlink()) + gone
 
 
+def test_a_path_in_a_user_namespace_of_ones_own_is_no_evidence(bed: Bed, tmp_path: Path) -> None:
+    """There anybody may mount a program of theirs over /usr/bin/cmp: what it is called is unknown, and so satisfies
+    no rule."""
+    mine = tmp_path / "mine"
+    copy2("/bin/bash", mine)
+    script = 'mount --bind "$1" /usr/bin/cmp; shift; exec /usr/bin/cmp "$@"'
+    flow, speaker = bed.connect_bash(["unshare", "-Urm", "sh", "-ec", script, "sh", str(mine)], ":")
+    assert str(Path(f"/proc/{speaker.pid}/exe").readlink()) == "/usr/bin/cmp"
+    owner = bed.owners.of(flow)
+    assert owner is not None
+    assert owner.pid == speaker.pid
+    assert owner.exe == ""
+    assert not owner.complete
+
+
 def test_a_pid_is_the_one_of_the_initial_namespace(bed: Bed, sink: int) -> None:
     script = """
 os.unshare(os.CLONE_NEWPID); to = ("198.51.100.7", int(sys.argv[1]))
@@ -372,6 +387,13 @@ def test_what_is_too_long_is_said_to_be_incomplete(bed: Bed, tmp_path: Path, nam
     assert owner.pid == speaker.pid
     assert not owner.complete
     assert owner.exe in ("", str(program))
+
+
+def test_a_cgroup_s_name_of_any_bytes_is_text() -> None:
+    """It goes into the journal, which is UTF-8."""
+    with own_cgroup("\udcff") as cgroup, closing(CgroupPaths(cgroup2_mount())) as paths:
+        path = paths.path(cgroup.stat().st_ino)
+    assert path.encode() == f"/dnsfw-test-{os.getpid()}-\\xff".encode()
 
 
 def test_look_up_works_with_the_engines_capabilities_only(bed: Bed, sink: int) -> None:

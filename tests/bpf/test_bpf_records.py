@@ -38,7 +38,7 @@ def test_flow_key_is_in_network_order_and_ipv4_is_mapped(flow: Flow, any_source:
 
 
 def test_layouts_have_the_sizes_of_owner_h() -> None:
-    assert [layout.size for layout in records.LAYOUTS] == [40, 24, 80, 1808]
+    assert [layout.size for layout in records.LAYOUTS] == [40, 24, 80, 1804]
 
 
 def test_assertions_name_every_field() -> None:
@@ -63,7 +63,7 @@ def test_assertions_name_every_field() -> None:
     ids=["plain", "deleted", "empty", "no path", "no arguments", "cut", "empty arguments", "not UTF-8"],
 )
 def test_a_program_as_read(flags: int, exe: bytes, argv: bytes, expected: tuple[str, tuple[str, ...], bool]) -> None:
-    raw = records.PROGRAM.format.pack(flags, len(exe), len(argv), 1, exe, argv)
+    raw = records.PROGRAM.format.pack(flags, len(exe), len(argv), exe, argv)
     program = records.read_program(raw)
     assert (program.exe, program.argv, program.complete) == expected
 

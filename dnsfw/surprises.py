@@ -102,7 +102,7 @@ def _nobody(rule: Rule) -> Iterator[Finding]:
 def headers(text: str, file: str, parse: Parse) -> Iterator[Finding]:
     """Headers of one valid file that hold for more, or for less, than it looks: beyond an empty line; at an include."""
     header: Source | None = None
-    ruled = gap = False
+    ruled = gap = told = False
     for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), start=1):
         here = Source(file, number, len(line) - len(line.lstrip()) + 1, line)
         word = line.strip()
@@ -110,14 +110,14 @@ def headers(text: str, file: str, parse: Parse) -> Iterator[Finding]:
             gap = ruled
         elif word.startswith("[") and not parse(line).rules:
             header = None if word[1:].lstrip().startswith("]") else here
-            ruled = gap = False
+            ruled = gap = told = False
         elif header is None or word.startswith("#"):
             continue
         elif word.startswith("@"):
             reason = f"the header of line {header.line} doesn't reach into what is taken in here"
             yield at(here, Severity.WARNING, reason, "write `[]` above, or the rules themselves")
-        elif gap and _inherits(line, header, parse):
-            gap = ruled = False  # said once for each header's paragraph
+        elif gap and not told and _inherits(line, header, parse):
+            told = True
             reason = f"`{header.text.strip()}` of line {header.line} holds here too, beyond the empty line"
             yield at(here, Severity.WARNING, reason, "repeat it, or end it with `[]`")
         else:

@@ -93,6 +93,7 @@ def render(plan: Plan, *, queue_in_nft: bool) -> str:
     if plan.inbound == "open":
         lines += _hook("arrive", f"filter hook input priority {_ARRIVE}", "accept", [_arrival()])
     if not plan.audit:
+        lines += _hook("leave", f"filter hook postrouting priority {_ENFORCE}", "accept", _leave())
         lines += _inbound(plan)
     return "\n".join([*lines, "}", ""])
 
@@ -272,6 +273,13 @@ def _enforce(plan: Plan) -> Iterator[str]:
     words = ", ".join(f"{mark:#x} : goto {chain}" for mark, chain in states.items())
     yield f"meta mark & {MASK:#x} vmap {{ {words} }}"
     yield "goto clear" if plan.audit else "counter name unjudged"
+
+
+def _leave() -> Iterator[str]:
+    """What is bound to a device (SO_BINDTODEVICE) and redirected would go out of it to a loopback address, which no host
+    may send (RFC 1122 section 3.2.1.3)."""
+    for loopback in ("ip daddr 127.0.0.0/8", "ip6 daddr ::1"):
+        yield f'oif != "lo" {loopback} counter name escaped drop'
 
 
 def _inbound(plan: Plan) -> Iterator[str]:

@@ -227,6 +227,22 @@ def test_a_question_that_was_led_elsewhere_is_refused(street: Street, tap: Tap, 
         assert guard.table.counters()["escaped"] == 1
 
 
+@BOTH
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM], ids=["tcp", "udp"])
+def test_a_question_bound_to_a_device_does_not_leave_by_it(
+    street: Street, tap: Tap, version: int, kind: socket.SocketKind
+) -> None:
+    """Redirection gives it a loopback address and can't lead it to loopback. Nor do refusals reach such a socket."""
+    with guarding(street) as guard, street.inside.socket(version, kind) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, SO_BINDTODEVICE, b"veth0")
+        sock.setblocking(False)
+        with pytest.raises(BlockingIOError if kind == socket.SOCK_STREAM else PermissionError):
+            sock.connect((STRANGER[version], 53))
+            sock.send(b"secret")
+        assert not any(packed(LOOPBACK[version]) in packet for packet in tap.packets())
+        assert guard.table.counters()["escaped"] == 1
+
+
 def translation(street: Street, version: int, priority: int) -> str:
     """nft text of somebody who leads questions to another port and address."""
     far = f"{street.outside.at[4]}:5353" if version == 4 else f"[{street.outside.at[6]}]:5353"

@@ -13,8 +13,8 @@ from typing import Final
 
 from policy.values import Address, Network
 
-# Left out on purpose: the documentation (RFC 5737, RFC 3849) and benchmarking (RFC 2544) networks. Nothing of value
-# ever listens there, and they are the addresses of our own test worlds.
+# Left out on purpose: the documentation networks (RFC 5737, RFC 3849). Nothing of value ever listens there, and they
+# are the addresses of our own test worlds.
 _SPECIAL: Final[tuple[Network, ...]] = tuple(
     ip_network(text)
     for text in (
@@ -28,6 +28,7 @@ _SPECIAL: Final[tuple[Network, ...]] = tuple(
         "192.0.0.0/24",  # IETF protocol assignments (RFC 6890 2.1)
         "192.88.99.0/24",  # 6to4 relays, deprecated (RFC 7526)
         "192.168.0.0/16",  # private (RFC 1918)
+        "198.18.0.0/15",  # benchmarking (RFC 2544): an uplink of our own has the host at its other end there
         "224.0.0.0/4",  # multicast (RFC 5771)
         "240.0.0.0/4",  # reserved, and the limited broadcast address (RFC 1112 4, RFC 919 7)
         "::/8",  # unspecified, loopback, v4-compatible, v4-mapped, v4-translated (RFC 4291 2.5, RFC 2765)

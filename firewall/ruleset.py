@@ -276,8 +276,8 @@ def _enforce(plan: Plan) -> Iterator[str]:
 
 
 def _leave() -> Iterator[str]:
-    """What is bound to a device (SO_BINDTODEVICE) and redirected would go out of it to a loopback address, which no host
-    may send (RFC 1122 section 3.2.1.3)."""
+    """What is bound to a device (SO_BINDTODEVICE) and redirected would go out of it to a loopback address, which no
+    host may send (RFC 1122 section 3.2.1.3)."""
     for loopback in ("ip daddr 127.0.0.0/8", "ip6 daddr ::1"):
         yield f'oif != "lo" {loopback} counter name escaped drop'
 

@@ -236,7 +236,7 @@ def test_a_question_bound_to_a_device_does_not_leave_by_it(
     with guarding(street) as guard, street.inside.socket(version, kind) as sock:
         sock.setsockopt(socket.SOL_SOCKET, SO_BINDTODEVICE, b"veth0")
         sock.setblocking(False)
-        with pytest.raises(BlockingIOError if kind == socket.SOCK_STREAM else PermissionError):
+        with pytest.raises(BlockingIOError if kind == socket.SOCK_STREAM else PermissionError):  # noqa: PT012 - of two
             sock.connect((STRANGER[version], 53))
             sock.send(b"secret")
         assert not any(packed(LOOPBACK[version]) in packet for packet in tap.packets())

@@ -65,4 +65,5 @@ class CgroupPaths:
 
 
 def _name(directory: int) -> str:
-    return text(os.readlink(f"/proc/self/fd/{directory}".encode()))  # a user may give a cgroup any bytes for a name
+    """As text that a journal can carry: whoever may make a cgroup may name it in any bytes."""
+    return text(os.fsencode(Path(f"/proc/self/fd/{directory}").readlink()))

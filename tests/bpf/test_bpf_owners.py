@@ -13,9 +13,10 @@ from shutil import copy2
 import pytest
 
 from bpf import records
+from bpf.cgroup import CgroupPaths
 from bpf.owners import Owners
 from policy.values import Flow, Owner, Proto, address
-from tests.bpf.conftest import NETWORK, RESOLVER_PORT, Bed, Speaker, read_flow
+from tests.bpf.conftest import NETWORK, RESOLVER_PORT, Bed, Speaker, cgroup2_mount, own_cgroup, read_flow
 
 pytestmark = pytest.mark.kernel("root", "netns", "nft", "bpf", "cgroup2")
 
@@ -391,7 +392,7 @@ def test_what_is_too_long_is_said_to_be_incomplete(bed: Bed, tmp_path: Path, nam
 
 def test_a_cgroup_s_name_of_any_bytes_is_text() -> None:
     """It goes into the journal, which is UTF-8."""
-    with own_cgroup("\udcff") as cgroup, closing(CgroupPaths(cgroup2_mount())) as paths:
+    with own_cgroup("\udcff") as cgroup, CgroupPaths(cgroup2_mount()) as paths:
         path = paths.path(cgroup.stat().st_ino)
     assert path.encode() == f"/dnsfw-test-{os.getpid()}-\\xff".encode()
 

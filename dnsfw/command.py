@@ -135,7 +135,8 @@ def _arrange_mounts(command: Command) -> None:
         namespaces.bind(str(command.resolv_conf), str(target.resolve()))
     for path in (*_HIDDEN, *(path.format(uid=command.user.uid) for path in _HIDDEN_OF_USER)):
         _hide(path)
-    for path in (*_READ_ONLY, str(command.cgroup.parent)):
+    # All of cgroup2: a user may own cgroups, and a process that moves there is out of attribution's sight.
+    for path in (*_READ_ONLY, str(cgroups.find_root())):
         if Path(path).exists():
             namespaces.bind_read_only(path)
 

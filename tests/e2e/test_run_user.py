@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dnsfw.cgroups import find_root
 from dnsfw.playground.laptop import HELPER_SOCKET
 from dnsfw.playground.world import Playground
 from dnsfw.privilege import HARMLESS_TO_THE_GUARD
@@ -203,3 +204,24 @@ def test_no_process_leaves_its_cgroup(anybody: Inside) -> None:
     own = anybody.read("/proc/self/cgroup").splitlines()[-1]
     assert "/dnsfw-" in own
     assert anybody.put(f"{top}/cgroup.procs", "0") in {"EROFS", "EACCES"}
+
+
+@pytest.fixture
+def delegated() -> Iterator[Path]:
+    """A cgroup with two below it, as a user's session has them."""
+    top = find_root() / f"dnsfw-test-{os.getpid()}"
+    places = [top, top / "one", top / "other"]
+    for place in places:
+        place.mkdir()
+    try:
+        yield top
+    finally:
+        for place in reversed(places):
+            place.rmdir()
+
+
+def test_the_command_can_t_leave_its_cgroup_for_another_that_it_may_write_to(laptop: Laptop, delegated: Path) -> None:
+    move = f"echo $$ > {delegated}/other/cgroup.procs"
+    enter = ["sh", "-c", f'echo $$ > {delegated}/one/cgroup.procs; exec "$@"', "sh"]
+    done = laptop.world.run([*enter, *laptop.command("", command=["sh", "-c", move])])
+    assert "Read-only file system" in done.stderr

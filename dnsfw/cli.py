@@ -18,6 +18,7 @@ import click
 from dnsfw import __version__
 from dnsfw.errors import DnsfwError
 from dnsfw.playground.command import demo_command
+from dnsfw.poison.command import poison_command
 from dnsfw.terminal import explain
 
 _ANY_FILE = click.Path(path_type=Path, dir_okay=False)
@@ -143,6 +144,7 @@ def down() -> None:
 
 
 main.add_command(demo_command)
+main.add_command(poison_command)
 
 
 @main.command()

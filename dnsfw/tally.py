@@ -15,6 +15,7 @@ from policy import Action, Flow, Owner, Proto, Query, Reason, suggest
 
 _GROUPS = 1_000  # different denials remembered; more are only counted
 _SHOWN = 20
+_WIDEST = 280  # characters of a line, a remedy for the longest name among them; all lines fit a message of `channel`
 
 type _Key = tuple[object, ...]
 
@@ -85,7 +86,13 @@ def summary(tally: Tally, trouble: list[str], *, audit: bool) -> str:
     """The lines shown at the end, without colour. `trouble` are sentences about the guard itself."""
     verb = "would have been denied" if audit else "denied"
     head = f"dnsfw: {tally.denied or 'nothing'} {verb}, {tally.allowed} allowed"
-    return "\n".join([head, *_denials(tally), *(f"  ! {sentence}" for sentence in trouble)])
+    return "\n".join(map(_fitting, [head, *_denials(tally), *(f"  ! {sentence}" for sentence in trouble)]))
+
+
+def _fitting(line: str) -> str:
+    """What processes, names and errors brought into a line neither steers a terminal nor goes on for ever."""
+    plain = printable(line)
+    return plain if len(plain) <= _WIDEST else plain[: _WIDEST - 1] + "…"
 
 
 def _denials(tally: Tally) -> Iterator[str]:

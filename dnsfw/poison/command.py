@@ -86,14 +86,12 @@ def poison_command(**options: Any) -> None:  # fmt: skip
 
 
 def _main(call: _Call) -> int:
-    from rich.console import Console  # noqa: PLC0415 - `dnsfw --help` needs none of this
-
-    from dnsfw.poison import report  # noqa: PLC0415
+    from dnsfw.poison import report  # noqa: PLC0415 - `dnsfw --help` needs none of this
     from dnsfw.poison.scenario import shipped  # noqa: PLC0415
 
     chosen = _chosen(shipped(), call.only)
     if call.as_list:
-        Console().print(report.listing(chosen))
+        report.console().print(report.listing(chosen))
         return 0
     runs = _play(call, chosen)
     if call.junit is not None:
@@ -101,7 +99,7 @@ def _main(call: _Call) -> int:
     if call.as_json:
         click.echo(report.as_json(chosen, runs))
     else:
-        report.show(chosen, runs, Console())
+        report.show(chosen, runs, report.console())
     return int(any(map(report.failed, runs.values())))
 
 

@@ -28,9 +28,16 @@ _STYLES = {
     Outcome.NOT_APPLICABLE: "dim",
     Outcome.BROKEN: "bold magenta",
 }
+_WIDTH = 200  # columns, where there is no terminal
 _SHOWN = 3  # misses a scenario; --json has them all
 
 type Runs = Mapping[str, Sequence[Result]]  # by target, each in the order of the scenarios
+
+
+def console() -> Console:
+    """Standard output: as wide as the terminal, or wide enough for a row a line in a file."""
+    usual = Console()
+    return usual if usual.is_terminal else Console(width=_WIDTH)
 
 
 def failed(results: Sequence[Result]) -> bool:
@@ -52,18 +59,18 @@ def table(scenarios: Sequence[Scenario], runs: Runs) -> Table:
     return drawn
 
 
-def show(scenarios: Sequence[Scenario], runs: Runs, console: Console) -> None:
+def show(scenarios: Sequence[Scenario], runs: Runs, out: Console) -> None:
     """The table, what went wrong, and the counts."""
-    console.print(table(scenarios, runs))
+    out.print(table(scenarios, runs))
     for target, results in runs.items():
         for result in results:
             for miss in (*result.misses, *result.lacks)[:_SHOWN]:
                 head = (f"\n{target} ", "bold"), (f"{result.scenario}: ", _STYLES[result.outcome])
-                console.print(Text.assemble(*head, miss), end="")
-    console.print()
+                out.print(Text.assemble(*head, miss), end="")
+    out.print()
     for target, results in runs.items():
-        console.print(Text.assemble((f"\n{target}: ", "bold"), counts(results)), end="")
-    console.print()
+        out.print(Text.assemble((f"\n{target}: ", "bold"), counts(results)), end="")
+    out.print()
 
 
 def counts(results: Sequence[Result]) -> str:
@@ -74,7 +81,7 @@ def counts(results: Sequence[Result]) -> str:
 def listing(scenarios: Sequence[Scenario]) -> Table:
     drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for heading in ("#", "Scenario", "Level", "What is done", "Rule"):
-        drawn.add_column(heading)
+        drawn.add_column(heading, no_wrap=heading == "Scenario")
     for each in scenarios:
         drawn.add_row(str(each.attack), each.id, each.level, each.title, each.rule)
     return drawn

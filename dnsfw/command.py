@@ -40,6 +40,10 @@ _HIDDEN = (
     "/run/snapd.socket",
     "/run/snapd-snap.socket",
     "/run/screen",
+    "/tmp/screens",  # noqa: S108 - hidden, not used
+    "/run/cups",  # prints to any URI
+    "/run/tor",
+    "/run/tailscale",
     "/var/lib/lxd",
     "/var/snap/lxd/common/lxd",
 )
@@ -48,6 +52,12 @@ _HIDDEN_OF_USER = (
     "/run/user/{uid}/systemd",
     "/run/user/{uid}/docker.sock",
     "/run/user/{uid}/podman",
+    "/run/user/{uid}/gnupg/S.dirmngr",  # fetches any URL (KS_FETCH); the agent beside it stays
+    "{home}/.gnupg/S.dirmngr",
+    "/run/user/{uid}/pulse",  # streams to any address
+    "/run/user/{uid}/pipewire-0",
+    "/run/user/{uid}/pipewire-0-manager",
+    "/run/user/{uid}/emacs",
     "/tmp/tmux-{uid}",  # noqa: S108 - hidden, not used
     "/run/dnsfw",
 )
@@ -133,7 +143,7 @@ def _arrange_mounts(command: Command) -> None:
     target = Path(_RESOLV_CONF)
     if target.exists():
         namespaces.bind(str(command.resolv_conf), str(target.resolve()))
-    for path in (*_HIDDEN, *(path.format(uid=command.user.uid) for path in _HIDDEN_OF_USER)):
+    for path in (*_HIDDEN, *(path.format(uid=command.user.uid, home=command.user.home) for path in _HIDDEN_OF_USER)):
         _hide(path)
     # All of cgroup2: a user may own cgroups, and a process that moves there is out of attribution's sight.
     for path in (*_READ_ONLY, str(cgroups.find_root())):

@@ -26,8 +26,15 @@ HIDDEN = [
     "/run/dbus/system_bus_socket",
     "/run/systemd/private",
     "/run/systemd/resolve/io.systemd.Resolve",
+    "/run/cups/cups.sock",
 ]
-HIDDEN_OF_USER = ["/run/user/{uid}/bus", "/run/user/{uid}/systemd/private", "/run/user/{uid}/podman/podman.sock"]
+HIDDEN_OF_USER = [
+    "/run/user/{uid}/bus",
+    "/run/user/{uid}/systemd/private",
+    "/run/user/{uid}/podman/podman.sock",
+    "/run/user/{uid}/gnupg/S.dirmngr",
+    "/run/user/{uid}/pulse/native",
+]
 IN_SIGHT = "/run/harmless/own.sock"
 
 

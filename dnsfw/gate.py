@@ -8,10 +8,13 @@ from __future__ import annotations
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from typing import Any
 
 from dnsfw.journal import Entry
-from policy import Action, Bindings, Budgets, Decision, Flow, Owner, Policy, Query, Reason, decide
+from policy import Action, Bindings, Budgets, Decision, Flow, Owner, Policy, Query, Reason, decide, resolvable
+
+_REMEMBERED = 4_096  # decisions about names: pure, and asked for again with every cached answer
 
 type OwnerOf = Callable[[Flow], Owner | None]
 
@@ -27,12 +30,15 @@ class Gate:
     clock: Callable[[], float]
     audit: bool = False
     budgets: Budgets = field(default_factory=Budgets)
+    _resolvable: Callable[[str, Owner | None], Decision] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_resolvable", lru_cache(_REMEMBERED)(partial(resolvable, self.policy)))
 
     def query(self, query: Query) -> Decision:
         """May this name be resolved?"""
         owner = self.owner_of(query.client)
-        named = decide(self.policy, query, owner, ())
-        decision, spent = self.budgets.hold(query, named, self.clock())
+        decision, spent = self.budgets.hold(query, self._resolvable(query.name, owner), self.clock())
         return self._settle(Entry(query, decision, owner, (), spent=spent))
 
     def flow(self, flow: Flow) -> Action:

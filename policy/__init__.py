@@ -5,7 +5,7 @@ The parser is imported by its own name, `policy.parse`: whoever only carries val
 
 from policy.bindings import Bindings
 from policy.budget import Budgets, Limits, Spent
-from policy.decide import Decision, decide, opaque
+from policy.decide import Decision, decide, opaque, resolvable
 from policy.errors import PolicyInvalid, PolicySyntaxError
 from policy.index import Policy
 from policy.render import render
@@ -57,5 +57,6 @@ __all__ = [
     "decide",
     "opaque",
     "render",
+    "resolvable",
     "suggest",
 ]

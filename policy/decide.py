@@ -49,17 +49,18 @@ def decide(
     """
     match subject:
         case Query():
-            return _query(policy, subject, owner)
+            return resolvable(policy, subject.name, owner)
         case Flow():
             return _flow(policy, subject, owner, names, peek=peek)
         case Request():
             return _request(policy, subject, owner, names)
 
 
-def _query(policy: Policy, query: Query, owner: Owner | None) -> Decision:
-    """Any allow rule that names the host lets it be resolved; a URL deny is about requests and leaves names alone."""
+def resolvable(policy: Policy, asked: str, owner: Owner | None) -> Decision:
+    """May a name be resolved? Any allow rule that names the host lets it; a URL deny is about requests and leaves names
+    alone. Nothing else of a query has a say, so who asks often may remember the answer."""
     try:
-        name = canonical(query.name)
+        name = canonical(asked)
     except InvalidNameError:
         return _refusal(Reason.MALFORMED)
     for rule in policy.denies.by_name(name):

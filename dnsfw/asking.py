@@ -17,7 +17,6 @@ from typing import Any
 
 from dnsfw.privilege import User
 
-_SECONDS = 5.0  # a tool that reads its configuration takes a tenth of that; the engine has 30 to start
 _BYTES = 1 << 20
 
 
@@ -36,6 +35,7 @@ class Asking:
 
     user: User
     environ: Mapping[str, str]
+    seconds: float = 5.0  # a tool that reads its configuration takes a tenth of that; the engine has 30 to start
 
     def __call__(self, *argv: str, **variables: str) -> str:
         """What the program prints; `variables` are added to its environment. Raises LookupError."""
@@ -65,26 +65,25 @@ class Asking:
                 )
             except OSError as error:
                 raise LookupError(f"{program} can't be run: {error.strerror}") from error
-            status = _ended(process, argv[0])
+            status = self._ended(process, argv[0])
             return Answer(_read(output), _read(complaints), status)
+
+    def _ended(self, process: subprocess.Popen[bytes], name: str) -> int:
+        """Its exit status; when time is up, it and all that it started in its session's group is killed."""
+        try:
+            return process.wait(self.seconds)
+        except subprocess.TimeoutExpired:
+            raise LookupError(f"{name} gave no answer within {self.seconds:g} s") from None
+        finally:
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
     def _identity(self) -> dict[str, Any]:
         """Only root can, and must, become somebody else."""
         if os.geteuid() != 0:
             return {}
         return {"user": self.user.uid, "group": self.user.gid, "extra_groups": self.user.groups}
-
-
-def _ended(process: subprocess.Popen[bytes], name: str) -> int:
-    """Its exit status; when time is up, it and all that it started in its session's group is killed."""
-    try:
-        return process.wait(_SECONDS)
-    except subprocess.TimeoutExpired:
-        raise LookupError(f"{name} gave no answer within {_SECONDS:.0f} s") from None
-    finally:
-        if process.returncode is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
 
 
 def _read(file: Any) -> str:

@@ -83,7 +83,7 @@ def formatted(content: bytes, file: str) -> str:
     """The policy in canonical form. Raises PolicyInvalid."""
     marks = _marks(content)
     rules = _rules(content, file, marks)
-    text = content.decode().removeprefix("\ufeff").replace("\r\n", "\n")
+    text = content.decode().removeprefix("\ufeff")
     made = _spaced(_Formatter(marks).lines(text))
     if _rules(made.encode(), file, marks) != rules:
         raise DnsfwError(f"{file}: its canonical form would mean something else.", "Please report this policy.")
@@ -129,7 +129,7 @@ class _Formatter:
     def lines(self, text: str) -> Iterator[str]:
         placeholders = Placeholders(self.marks)
         for line in text.split("\n"):
-            filled = placeholders.fill(line)
+            filled = placeholders.fill(line.removesuffix("\r"))
             found = list(tokens(filled))
             said = self._line(found) if found else ""
             comment = _COMMENT.search(filled, _end(found))

@@ -15,7 +15,6 @@ from typing import NamedTuple
 from dnsfw.asked import Asked
 from policy import (
     Action,
-    Attribute,
     Decision,
     Flow,
     Key,
@@ -32,6 +31,7 @@ from policy import (
 )
 from policy.names import Pattern
 from policy.paths import AmbiguousPathError, canonical
+from policy.render import render_attribute
 
 SHOWN = 5
 _ALIKE = 0.85
@@ -77,7 +77,7 @@ def _near(rule: Rule, asked: Asked) -> Iterator[Near]:
 def _why(rule: Rule, reason: Reason, asked: Asked) -> str:
     match reason:
         case Reason.OWNER:
-            return "; ".join(_lacking(attribute, asked.owner) for attribute in rule.who if not _holds(attribute, asked))
+            return _owner(rule, asked.owner)
         case Reason.PORT:
             return _other_port(rule, asked.subject)
         case Reason.PATH if isinstance(asked.subject, Request) and rule.url is not None:
@@ -88,26 +88,28 @@ def _why(rule: Rule, reason: Reason, asked: Asked) -> str:
             return "the address is not within the rule's networks, so it would not be bound to the name"
 
 
-def _holds(attribute: Attribute, asked: Asked) -> bool:
-    return asked.owner is not None and attribute.holds(asked.owner) is True
-
-
-def _lacking(attribute: Attribute, owner: Owner | None) -> str:
-    """In words: what the rule wants of the process, and what it is."""
-    index = "" if attribute.position is None else f"[{attribute.position}]"
-    wanted = f"{attribute.key}{index}={attribute.value}"
+def _owner(rule: Rule, owner: Owner | None) -> str:
+    """What the rule wants of the process, and what that is."""
     if owner is None:
-        return f"it wants {wanted}, and nothing is known of the process"
-    has = {
-        Key.EXE: owner.exe,
-        Key.ARG: " ".join(owner.argv[1:]),
-        Key.USER: str(owner.uid) if owner.uid >= 0 else "",
-        Key.CGROUP: owner.cgroup if owner.container is None else "a container's",
-        Key.IMAGE: owner.image,
-        Key.STEP: owner.step,
-        Key.ACTION: owner.action,
-    }[attribute.key]
-    return f"it wants {wanted}, the process has {has or 'none'}"
+        return f"it wants {' '.join(map(render_attribute, rule.who))}, and nothing is known of the process"
+    return "; ".join(
+        f"it wants {render_attribute(attribute)}, the process has {_fact(attribute.key, owner) or 'none'}"
+        for attribute in rule.who
+        if not attribute.holds(owner)
+    )
+
+
+def _fact(key: Key, owner: Owner) -> str | None:
+    match key:
+        case Key.ARG:
+            return " ".join(owner.argv[1:])
+        case Key.USER:
+            return str(owner.uid) if owner.uid >= 0 else None
+        case Key.CGROUP:
+            return owner.cgroup if owner.container is None else "a container's"
+        case Key.EXE | Key.IMAGE | Key.STEP | Key.ACTION:
+            fact: str | None = getattr(owner, key)
+            return fact
 
 
 def _other_port(rule: Rule, subject: Subject) -> str:

@@ -7,7 +7,6 @@ learnt is said in a comment of the text, and a tool that can't be asked is a Loo
 from __future__ import annotations
 
 import ast
-import json
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,6 +14,8 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+import msgspec
 
 from dnsfw.asking import Asking
 from dnsfw.privilege import User
@@ -42,10 +43,10 @@ def registry_rules(tool: str, user: User, environ: Mapping[str, str]) -> str:
 
 def _line(url: str) -> str:
     """The rule for an http(s) URL's host and port; "" for any other URL, which no host serves. Raises LookupError."""
-    parts = urlsplit(url)
-    if parts.scheme not in SCHEME_PORTS:
-        return ""
     try:
+        parts = urlsplit(url)
+        if parts.scheme not in SCHEME_PORTS:
+            return ""
         ports = frozenset({parts.port or SCHEME_PORTS[parts.scheme]})
         return render(_rule(parts.hostname or "", ports))
     except ValueError as error:
@@ -67,12 +68,19 @@ def _plain(text: str) -> str:
     return "".join(char for char in text if char.isprintable())[:500]
 
 
+def _answer(tool: str, text: str) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(text, type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise LookupError(f"{tool}'s answer can't be read: {error}") from error
+
+
 # --- npm ---
 
 
 def _npm(ask: Asking) -> Finds:
     """npm-config(1): the default registry, and one for each scope (`@scope:registry`)."""
-    for key, value in json.loads(ask("npm", "config", "ls", "--long", "--json")).items():
+    for key, value in _answer("npm", ask("npm", "config", "ls", "--long", "--json")).items():
         if (key == "registry" or key.endswith(":registry")) and isinstance(value, str):
             yield value, f"npm config get {key}"
 
@@ -101,7 +109,10 @@ def _pip(ask: Asking) -> Finds:
 def _pip_settings(listed: str) -> Iterator[tuple[str, str]]:
     for line in listed.splitlines():
         key, _, value = line.partition("=")
-        yield key, str(ast.literal_eval(value))
+        try:
+            yield key, str(ast.literal_eval(value))
+        except (ValueError, SyntaxError) as error:
+            raise LookupError(f"pip's answer can't be read: {_plain(line)}") from error
 
 
 def _pip_files(ask: Asking, index: str) -> Finds:
@@ -119,23 +130,21 @@ def _pip_files(ask: Asking, index: str) -> Finds:
 
 
 def _apt(ask: Asking) -> Finds:
-    """apt-get(8) indextargets: every enabled source, as apt itself reads sources.list(5)."""
-    listed = ask("apt-get", "indextargets", "--format", "$(REPO_URI) $(SOURCESENTRY)")
+    """apt-get(8) indextargets: every enabled source, as apt itself reads sources.list(5), downloaded or not."""
+    listed = ask("apt-get", "indextargets", "--no-release-info", "--format", "$(REPO_URI) $(SOURCESENTRY)")
     for line in sorted(set(listed.splitlines())):
-        uri, _, origin = line.partition(" ")
-        for url in _apt_mirrors(uri):
-            yield url, f"apt: {origin}"
+        uri, _, place = line.partition(" ")
+        method, _, rest = uri.partition(":")
+        if method == "mirror+file":
+            yield from ((mirror, f"apt: {place}") for mirror in _apt_mirrors(Path("/" + rest.strip("/"))))
+            continue
+        yield uri.removeprefix("mirror+").replace("mirror:", "http:"), f"apt: {place}"
+        if method.startswith("mirror"):
+            yield "", f"apt: {place} fetches a list of mirrors; those that it names need rules"
 
 
-def _apt_mirrors(uri: str) -> Iterable[str]:
-    """apt-transport-mirror(1): a list of mirrors in a file, or behind a URL that names one more host."""
-    method, _, rest = uri.partition(":")
-    if not method.startswith("mirror"):
-        return [uri]
-    how = method.partition("+")[2] or "http"
-    if how != "file":
-        return [f"{how}:{rest}"]
-    path = Path("/" + rest.lstrip("/"))
+def _apt_mirrors(path: Path) -> Iterable[str]:
+    """A list of mirrors, a URI first in each line: apt-transport-mirror(1)."""
     try:
         return [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
@@ -209,11 +218,11 @@ def _cargo_downloads(home: Path) -> Finds:
     copies = sorted(home.glob("registry/index/*/config.json"))
     for path in copies:
         try:
-            told = json.loads(path.read_bytes())
-        except (OSError, ValueError) as error:
+            told = _answer("cargo", path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
             raise LookupError(f"cargo's copy {path} can't be read: {error}") from error
         for key in ("dl", "api"):
-            if isinstance(told, dict) and isinstance(told.get(key), str):
+            if isinstance(told.get(key), str):
                 yield told[key], f"{path}: {key}"
     if not copies:
         yield "", "cargo has no copy of an index yet: if crates are kept on another host, it is missing here"
@@ -224,13 +233,13 @@ def _cargo_downloads(home: Path) -> Finds:
 
 def _go(ask: Asking) -> Finds:
     """`go env`: the module proxies and the checksum database (The Go Modules Reference, "Environment variables")."""
-    settings = json.loads(ask("go", "env", "-json", "GOPROXY", "GOSUMDB", GOTOOLCHAIN="local"))
-    for proxy in re.split(r"[,|]", settings["GOPROXY"]):
+    settings = _answer("go", ask("go", "env", "-json", "GOPROXY", "GOSUMDB", GOTOOLCHAIN="local"))
+    for proxy in re.split(r"[,|]", str(settings.get("GOPROXY", "off"))):
         if proxy == "direct":
             yield "", "go: GOPROXY ends in `direct`: what no proxy has is fetched from its own host, which needs a rule"
         elif proxy != "off":
             yield proxy, "go env: GOPROXY"
-    words = settings["GOSUMDB"].split()
+    words = str(settings.get("GOSUMDB", "off")).split()
     if words and words[0] != "off":
         place = words[1] if len(words) > 1 else words[0].partition("+")[0]
         yield place if "://" in place else f"https://{place}/", "go env: GOSUMDB"

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 
 import msgspec
@@ -107,7 +108,7 @@ def to_record(entry: Entry, when: float, mode: str) -> Record:
     rule = decision.rule
     return Record(
         v=SCHEMA,
-        time=datetime.fromtimestamp(when, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        time=_rfc3339(when),
         mode=mode,
         subject=_subject(entry.subject),
         decision=decision.action.value,
@@ -120,14 +121,28 @@ def to_record(entry: Entry, when: float, mode: str) -> Record:
     )
 
 
+def _rfc3339(when: float) -> str:
+    seconds, micros = divmod(round(when * 1e6), 1_000_000)
+    return f"{_second(seconds)}.{micros:06}Z"
+
+
+@lru_cache(maxsize=8)
+def _second(seconds: int) -> str:
+    """Most entries of a batch are of one second, and its text is what costs most in a record."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+_text = lru_cache(maxsize=1024)(str)  # of addresses, of which few speak and many are spoken to
+
+
 def _subject(subject: Query | Flow | None) -> SubjectRecord:
     if subject is None:
         return SubjectRecord("unreadable")
     if isinstance(subject, Query):
         client = subject.client
-        return SubjectRecord("query", subject.name, subject.qtype, client.proto, str(client.src), client.sport)
+        return SubjectRecord("query", subject.name, subject.qtype, client.proto, _text(client.src), client.sport)
     ports = (subject.sport, subject.dport)
-    return SubjectRecord("flow", None, None, subject.proto, str(subject.src), ports[0], str(subject.dst), ports[1])
+    return SubjectRecord("flow", None, None, subject.proto, _text(subject.src), ports[0], _text(subject.dst), ports[1])
 
 
 def _owner(owner: Owner) -> OwnerRecord:

@@ -48,17 +48,17 @@ class Bed:
     ) -> None:
         self._stack.close()
 
-    def command(self, argv: Sequence[str], *, guarded: bool) -> list[str]:
-        """`argv` itself, or the same under `dnsfw run`."""
+    def command(self, argv: Sequence[str], *, guarded: bool, options: Sequence[str] = ()) -> list[str]:
+        """`argv` itself, or the same under `dnsfw run` with these options more."""
         if not guarded:
             return list(argv)
-        options = ["--quiet", "--policy", str(self.policy), "--upstream", atlas.UPSTREAM.v4]
-        return [*self.world.dnsfw("run", *options, "--"), *argv]
+        usual = ["--quiet", "--policy", str(self.policy), "--upstream", atlas.UPSTREAM.v4]
+        return [*self.world.dnsfw("run", *usual, *options, "--"), *argv]
 
-    def run(self, argv: Sequence[str], *, guarded: bool) -> str:
+    def run(self, argv: Sequence[str], *, guarded: bool, options: Sequence[str] = ()) -> str:
         """What `argv` printed. Raises BenchError if it failed."""
         try:
-            done = self.world.run(self.command(argv, guarded=guarded), timeout=_PATIENCE)
+            done = self.world.run(self.command(argv, guarded=guarded, options=options), timeout=_PATIENCE)
         except subprocess.TimeoutExpired as error:
             raise BenchError(f"{argv[0]} took longer than {_PATIENCE:.0f} s") from error
         if done.returncode != 0:

@@ -48,6 +48,7 @@ class _Call:
     only: tuple[str, ...]
     junit: Path | None
     as_json: bool
+    markdown: bool
     as_list: bool
 
 
@@ -71,6 +72,7 @@ class _Call:
 @click.option("--only", multiple=True, metavar="PATTERN", help="These scenarios (cname-*, or 9 for an attack's).")
 @click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), help="Write JUnit XML to this file.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+@click.option("--markdown", is_flag=True, help="Print the table as Markdown.")
 @click.option("--list", "as_list", is_flag=True, help="Name the scenarios and play none.")
 def poison_command(**options: Any) -> None:  # fmt: skip
     """Try to poison a DNS forwarder: dnsfw's own by default.
@@ -98,6 +100,8 @@ def _main(call: _Call) -> int:
         _write_junit(call.junit, chosen, runs)
     if call.as_json:
         click.echo(report.as_json(chosen, runs))
+    elif call.markdown:
+        click.echo(report.markdown(chosen, runs))
     else:
         report.show(chosen, runs, report.console())
     return int(any(map(report.failed, runs.values())))

@@ -87,6 +87,21 @@ def listing(scenarios: Sequence[Scenario]) -> Table:
     return drawn
 
 
+def markdown(scenarios: Sequence[Scenario], runs: Runs) -> str:
+    """The table as GitHub-flavoured Markdown: for a document, or a CI job's summary."""
+    heads = ["#", "scenario", "what is done", *runs]
+    lines = [_row(heads), _row(["---"] * len(heads))]
+    for number, scenario in enumerate(scenarios):
+        outcomes = [str(results[number].outcome) for results in runs.values()]
+        lines.append(_row([str(scenario.attack), f"`{scenario.id}`", scenario.title, *outcomes]))
+    lines += ["", *(f"- {target}: {counts(results)}" for target, results in runs.items())]
+    return "\n".join(lines)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
 def as_json(scenarios: Sequence[Scenario], runs: Runs) -> str:
     """One object: `targets` by name, each a list of results with the scenario's title, attack and rule."""
     described = {each.id: {"title": each.title, "attack": each.attack, "rule": each.rule} for each in scenarios}

@@ -7,7 +7,7 @@ comes out. Starts from refusing: nothing is looked up, repeated or bound before 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -65,6 +65,7 @@ class Counters:
     joined: int = 0  # waited for a question that was already under way
     dropped: int = 0  # REFUSED for want of room: too many under way
     faults: int = 0  # our own errors, each answered with SERVFAIL
+    revoked: int = 0  # of those forwarded or joined: denied after all, by a policy that changed meanwhile
     failed: int = 0  # of those forwarded or joined: SERVFAIL, no answer to be had
     filtered: int = 0  # records taken out of answers for the addresses in them
     unsent: int = 0  # replies that the socket did not take
@@ -72,7 +73,8 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """An allowed question that waits for its answer. `data` is the message it came in."""
+    """An allowed question that waits for its answer. `data` is the message it came in, `generation` the policy's that
+    allowed it."""
 
     data: bytes
     question: Question
@@ -80,6 +82,7 @@ class Pending:
     asked: Asked
     rule: Rule | None
     rights: Rights
+    generation: int
 
     @property
     def limit(self) -> int:
@@ -101,10 +104,15 @@ class Core:
         self.counters = Counters()
         self.judged: Query | None = None
         self._config = config
+        self._generation = 0
         self._judge = judge
         self._bind = bind
         self._answers = AnswerCache(config.cache_octets)
         self._replies = WireCache(config.cache_octets)
+
+    def policy_changed(self) -> None:
+        """From now on the judge speaks for another policy: what still waits is judged again before it is answered."""
+        self._generation += 1
 
     def receive(self, data: bytes, client: Flow, now: float) -> bytes | Pending | None:
         """The reply to one message; None for silence; or the question that has to go upstream."""
@@ -126,6 +134,12 @@ class Core:
     def conclude(self, pending: Pending, outcome: Outcome, now: float) -> bytes:
         """The reply to a question whose exchange is over."""
         self.judged = pending.query
+        if pending.generation != self._generation:
+            decision = self._judge(pending.query)
+            if decision.action is not Action.ALLOW:
+                self.counters.revoked += 1
+                return self._deny(pending.question, decision.reason)
+            pending = replace(pending, rule=decision.rule, rights=rights_of(decision.rule))
         result = self._result(pending, outcome)
         lifetime = self._config.failure_ttl if isinstance(result, Failed) else result.ttl
         self._answers.put((pending.asked, pending.rights), result, lifetime, now)
@@ -163,7 +177,8 @@ class Core:
             self.counters.denied += 1
             return self._deny(question, decision.reason)
         asked = Asked(question.asked.lower(), question.qtype, question.dnssec_ok, question.checking_disabled)
-        pending = Pending(data, question, query, asked, decision.rule, rights_of(decision.rule))
+        rule = decision.rule
+        pending = Pending(data, question, query, asked, rule, rights_of(rule), self._generation)
         kept = self._kept(pending, now)
         if kept is None:
             return pending

@@ -66,6 +66,10 @@ class Resolver:
         for server in self._tcp:
             await server.wait_closed()
 
+    def policy_changed(self) -> None:
+        """The judge speaks for another policy from now on."""
+        self._core.policy_changed()
+
     def take(self, data: bytes, client: Flow, now: float) -> bytes | Pending | None:
         """One message from a client: its reply, silence, or a question to `forward`."""
         return self._boundary.run(lambda: servfail(data), self._core.receive, data, client, now)

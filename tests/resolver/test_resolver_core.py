@@ -116,15 +116,22 @@ def test_an_answer_is_rebuilt_for_its_client_and_bound() -> None:
     assert world.bound == [("www.example.com", {"192.0.2.1": 60.0})]
 
 
-def test_a_repeated_question_is_judged_bound_and_aged_but_not_asked() -> None:
+# A first repeat is answered from the answers, which makes a ready reply, and all later ones from that.
+REPEATS = pytest.mark.parametrize("before", [0, 1, 2], ids=["answer kept", "ready reply", "ready reply again"])
+
+
+@REPEATS
+def test_a_repeated_question_is_judged_bound_and_aged_but_not_asked(before: int) -> None:
     world = World()
     world.resolves(question(), record(ttl=100), now=1000.0)
+    for each in range(before):
+        world.asks(question(), now=1000.5 + each)
     reply = world.asks(question("WWW.example.COM", ident=12345), now=1030.5)
     assert reply is not None
     assert (reply.header.id, str(reply.q.qname), reply.rr[0].ttl) == (12345, "WWW.example.COM.", 70)
-    assert len(world.judged) == 2
-    assert world.bound[1] == ("www.example.com", {"192.0.2.1": 70.0})
-    assert world.core.counters.cached == 1
+    assert len(world.judged) == 2 + before
+    assert world.bound[-1] == ("www.example.com", {"192.0.2.1": 70.0})
+    assert world.core.counters.cached == len(world.bound) - 1 == 1 + before
     assert world.asks(question(), now=1100.0) is None, "what has run out is asked again"
 
 
@@ -135,27 +142,68 @@ def test_ttls_are_counted_from_the_answer_each_time() -> None:
     assert [reply and reply.rr[0].ttl for reply in replies] == [100 - each // 4 for each in range(40)]
 
 
-def test_a_cached_answer_is_denied_as_soon_as_the_judge_says_so() -> None:
+@REPEATS
+def test_a_cached_answer_is_denied_as_soon_as_the_judge_says_so(before: int) -> None:
     world = World()
     world.resolves(question(), record())
+    for _ in range(before):
+        world.asks(question())
     world.decide = lambda _: DENIED
     reply = world.asks(question())
     assert reply is not None
     assert (reply.header.rcode, reply.rr) == (wire.NXDOMAIN, [])
-    assert len(world.bound) == 1
+    assert len(world.bound) == 1 + before
 
 
-def test_an_answer_for_a_private_rule_is_not_repeated_for_another() -> None:
+@REPEATS
+def test_an_answer_for_a_private_rule_is_not_repeated_for_another(before: int) -> None:
     rule = Rule(Action.ALLOW, Kind.ADDRESS, ip_network("192.0.2.0/24"))
     private = replace(ALLOWED, rule=replace(rule, flags=frozenset({Flag.PRIVATE})))
     world = World(decide=lambda _: private)
     assert len(world.resolves(question(), record(text="10.0.0.1")).rr) == 1
+    for _ in range(before):
+        world.asks(question())
     world.decide = lambda _: replace(ALLOWED, rule=rule)
     assert world.asks(question()) is None
     reply = world.resolves(question(edns=1232), record(text="10.0.0.1"))
     assert (reply.rr, reply.header.rcode) == ([], wire.NOERROR)
     assert reply.ar[0].rdata[0].data.startswith(struct.pack("!H", Ede.BLOCKED))
-    assert [names for names, _ in world.bound] == ["www.example.com"], "bound once, while it was private"
+    assert len(world.bound) == 1 + before, "bound only while it was private"
+
+
+def waiting(world: World) -> tuple[Pending, Answered]:
+    """A question that waits, and an answer to it with a private address and a public one."""
+    pending = world.core.receive(question(), CLIENT, 0.0)
+    assert isinstance(pending, Pending)
+    records = (record(text="10.0.0.1"), record())
+    return pending, Answered(Message(1, wire.QR, pending.question.asked, wire.A, records, ()), UPSTREAM, 0.01)
+
+
+def test_what_waits_while_the_policy_changes_is_judged_by_the_new_one() -> None:
+    world = World()
+    pending, answer = waiting(world)
+    world.decide = lambda _: DENIED
+    world.core.policy_changed()
+    reply = dnslib.DNSRecord.parse(world.core.conclude(pending, answer, 1.0))
+    assert (reply.header.rcode, reply.rr, world.bound) == (wire.NXDOMAIN, [], [])
+    assert (len(world.judged), world.core.counters.revoked) == (2, 1)
+
+
+def test_what_waits_gets_the_rights_of_the_new_rule() -> None:
+    rule = Rule(Action.ALLOW, Kind.ADDRESS, ip_network("192.0.2.0/24"), flags=frozenset({Flag.PRIVATE}))
+    world = World(decide=lambda _: replace(ALLOWED, rule=rule))
+    pending, answer = waiting(world)
+    world.decide = lambda _: replace(ALLOWED, rule=replace(rule, flags=frozenset()))
+    world.core.policy_changed()
+    reply = dnslib.DNSRecord.parse(world.core.conclude(pending, answer, 1.0))
+    assert [str(each.rdata) for each in reply.rr] == ["192.0.2.1"]
+
+
+def test_what_waits_is_judged_once_while_the_policy_stays() -> None:
+    world = World()
+    pending, answer = waiting(world)
+    world.core.conclude(pending, answer, 1.0)
+    assert len(world.judged) == 1
 
 
 def test_another_client_format_is_answered_from_what_is_known() -> None:

@@ -13,7 +13,7 @@ import pytest
 from dnsfw.cgroups import find_root
 from dnsfw.playground.laptop import HELPER_SOCKET
 from dnsfw.playground.world import Playground
-from dnsfw.privilege import HARMLESS_TO_THE_GUARD
+from dnsfw.privilege import HARMLESS_TO_THE_GUARD, Capability
 from tests.e2e.inside import PYTHON, Inside, Laptop, as_sudo
 
 pytestmark = pytest.mark.kernel
@@ -80,8 +80,8 @@ def anybody(request: pytest.FixtureRequest, user: Inside, root: Inside) -> Insid
     return {"user": user, "root": root}[request.param]
 
 
-def status(inside: Inside) -> dict[str, str]:
-    return dict(line.split(":\t", 1) for line in inside.read("/proc/self/status").splitlines() if ":\t" in line)
+def status(inside: Inside, pid: str = "self") -> dict[str, str]:
+    return dict(line.split(":\t", 1) for line in inside.read(f"/proc/{pid}/status").splitlines() if ":\t" in line)
 
 
 def test_the_command_is_the_user_who_called_sudo(user: Inside) -> None:
@@ -112,6 +112,13 @@ def test_root_keeps_what_can_do_the_guard_no_harm(root: Inside) -> None:
     assert {int(now[f"Cap{kind}"], 16) for kind in ("Inh", "Amb")} == {0}
     assert now["NoNewPrivs"] == "1"
     assert root.who()["uid"] == [0, 0, 0]
+
+
+def test_the_commands_parent_has_little_to_take(anybody: Inside) -> None:
+    """PID 1 passes signals on to the user's process, and can do nothing else that its user couldn't."""
+    now = status(anybody, "1")
+    assert {int(now[f"Cap{kind}"], 16) for kind in ("Prm", "Eff", "Bnd")} == {1 << Capability.KILL}
+    assert now["NoNewPrivs"] == "1"
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """Runs programs for `user`, in the current folder; `environ` is the caller's."""
+    """Runs programs for `user`; `environ` is the caller's.
+
+    Not in the current folder: a project's files would have a say there, and some tools run what those name.
+    """
 
     user: User
     environ: Mapping[str, str]
@@ -60,6 +63,7 @@ class Asking:
                     stdout=output,
                     stderr=complaints,
                     env=environment,
+                    cwd="/",
                     start_new_session=True,
                     **self._identity(),
                 )

@@ -180,11 +180,8 @@ def _cargo(ask: Asking) -> Finds:
 
 
 def _cargo_files(home: Path) -> Iterator[Path]:
-    """From the current folder upwards, then the user's own."""
-    here = Path.cwd()
-    folders = [folder / ".cargo" for folder in (here, *here.parents)]
-    for folder in dict.fromkeys([*folders, home]):
-        yield from (path for path in (folder / "config.toml", folder / "config") if path.is_file())
+    """The user's own. A project has some as well, but no say in what may leave."""
+    yield from (path for path in (home / "config.toml", home / "config") if path.is_file())
 
 
 def _toml(path: Path) -> dict[str, Any]:

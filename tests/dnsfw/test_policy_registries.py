@@ -29,7 +29,7 @@ PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # this environment
 
 @dataclass(frozen=True)
 class Home:
-    """A user's home folder, with the tools' configuration in it; also the current folder."""
+    """A user's home folder, with the tools' configuration in it; also the current folder, which has no say."""
 
     path: Path
 
@@ -165,6 +165,32 @@ def test_cargo_reports_its_own_default_without_asking_the_network(home: Home) ->
     assert remark.startswith("# cargo has no copy of an index yet")
 
 
+@pytest.fixture
+def project(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """The current folder, and another one than the user's. Who wrote it need not be who wrote the policy."""
+    path = tmp_path_factory.mktemp("project")
+    monkeypatch.chdir(path)
+    return Home(path)
+
+
+@needs("npm")
+def test_a_project_has_no_say_in_npm_s_registry(home: Home, project: Home) -> None:
+    project.write("package.json", "{}")
+    project.write(".npmrc", "registry=https://evil.example/\n")
+    assert not any("evil" in line for line in home.told("npm"))
+
+
+@needs("cargo")
+def test_a_project_has_no_say_in_cargo_s_registries(home: Home, project: Home) -> None:
+    project.write(".cargo/config.toml", '[registries.evil]\nindex = "sparse+https://evil.example/"\n')
+    assert not any("evil" in line for line in cargo(home))
+
+
+def test_a_program_is_not_asked_in_the_current_folder(home: Home) -> None:
+    """Some (rustup's) run what they find there."""
+    assert Asking(ME, {"PATH": PATH})("pwd") == "/\n"
+
+
 # go's own words, as `go env -json GOPROXY GOSUMDB` printed them (go 1.27.3), with other hosts.
 GO = '#!/bin/sh\n[ "$GOTOOLCHAIN" = local ] && printf \'%s\' \'{"GOPROXY": "$GOPROXY", "GOSUMDB": "$GOSUMDB"}\'\n'
 
@@ -219,7 +245,7 @@ def test_a_tool_that_gives_no_answer_is_a_clear_error(home: Home, tool: str, pro
 
 
 def test_a_tool_that_hangs_is_ended_with_all_it_started(home: Home) -> None:
-    home.write("bin/npm", "#!/bin/sh\nsleep 600 &\necho $! >child\nwait\n").chmod(0o755)
+    home.write("bin/npm", "#!/bin/sh\nsleep 600 &\necho $! >$HOME/child\nwait\n").chmod(0o755)
     ask = Asking(replace(ME, home=str(home.path)), {"PATH": f"{home.path}/bin:/usr/bin:/bin"}, seconds=0.5)
     with pytest.raises(LookupError, match=r"npm gave no answer within 0\.5 s"):
         ask("npm")

@@ -11,6 +11,7 @@ from typing import Literal
 
 import pytest
 
+from firewall.ruleset import counters
 from policy.values import Action, Flow, Proto, address
 from tests.firewall.street import (
     ALLOWED,
@@ -33,6 +34,8 @@ from tests.firewall.street import (
 )
 
 pytestmark = KERNEL
+
+SO_BINDTODEVICE = 25  # <asm-generic/socket.h>
 
 
 @BOTH
@@ -108,16 +111,37 @@ def test_a_connection_from_before_that_is_not_standing_is_judged_in_its_middle(s
             assert len(guard.listener.flows) == 1
 
 
-def test_nothing_is_forwarded(street: Street) -> None:
+FORWARDED = """
+table inet observer {
+  counter sent { }
+  chain out {
+    type filter hook postrouting priority 0;
+    ip daddr 198.51.100.0/24 counter name sent
+  }
+}
+"""
+
+
+@pytest.mark.parametrize("inbound", ["closed", "open"])
+def test_nothing_is_forwarded(street: Street, inbound: Literal["open", "closed"]) -> None:
     with street.inside.namespace.entered():
         Path("/proc/sys/net/ipv4/ip_forward").write_text("1", encoding="ascii")
+    street.inside.run("nft", "-f", "-", stdin=FORWARDED)
     street.outside.run("ip", "route", "add", "198.51.100.0/24", "via", street.inside.at[4])
-    with guarding(street) as guard, street.outside.tcp(4) as client:
+    with guarding(street, replace(PLAN, inbound=inbound)) as guard, street.outside.tcp(4) as client:
         client.settimeout(0.3)
         with pytest.raises(TimeoutError):
             client.connect(("198.51.100.1", ALLOWED))
         assert guard.table.counters()["forwarded"] >= 1
+        assert counters(street.inside.run("nft", "list", "counters", "table", "inet", "observer")) == {"sent": 0}
         assert guard.listener.flows == []
+
+
+def test_what_is_sent_elsewhere_by_the_loopback_device_is_judged(street: Street) -> None:
+    with guarding(street) as guard, street.inside.udp(4) as client:
+        client.setsockopt(socket.SOL_SOCKET, SO_BINDTODEVICE, b"lo")
+        client.sendto(b"x", (STRANGER[4], DENIED))
+        assert [flow.dport for flow in guard.listener.seen(1)] == [DENIED]
 
 
 def test_icmp_errors_about_our_own_flows_come_back(street: Street) -> None:

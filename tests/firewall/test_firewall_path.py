@@ -5,8 +5,8 @@ from __future__ import annotations
 import socket
 import struct
 import time
-from contextlib import suppress
 from dataclasses import replace
+from itertools import chain, repeat
 
 import pytest
 
@@ -74,8 +74,14 @@ def test_what_is_denied_is_refused_at_once(street: Street, version: int, kind: K
 
 @pytest.mark.parametrize("action", [Action.PEEK, Action.INSPECT])
 def test_a_verdict_with_nothing_behind_it_denies(street: Street, action: Action) -> None:
-    with guarding(street, judge=lambda _: action), street.inside.tcp(4) as client:
-        assert refusal(client, (STRANGER[4], ALLOWED)) in REFUSALS
+    far = (STRANGER[4], ALLOWED)
+    with (
+        street.outside.listen(4, *far) as listening,
+        guarding(street, judge=lambda _: action),
+        street.inside.tcp(4) as client,
+    ):
+        assert refusal(client, far) in REFUSALS
+        assert nothing_arrived(listening)
 
 
 @BOTH
@@ -96,20 +102,33 @@ def test_a_fault_while_judging_denies_that_packet_and_is_told(street: Street, ve
             client.connect(far)  # the queue lives on
 
 
+SYNS = """
+table inet observer {
+  counter sent { }
+  chain out {
+    type filter hook postrouting priority 0;
+    tcp flags & (syn | ack) == syn counter name sent
+  }
+}
+"""
+
+
 @BOTH
 def test_a_new_connection_is_judged_where_an_old_one_with_its_ports_was_allowed(street: Street, version: int) -> None:
-    far = (STRANGER[version], ALLOWED)
-    here = (street.inside.at[version], 4321)
-    with street.outside.listen(version, *far), guarding(street) as guard:
-        for count in (1, 2):
-            with street.inside.tcp(version) as client:
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                client.bind(here)
-                client.settimeout(0.3)
-                with suppress(TimeoutError):  # the far end still has the old one, and is confused
-                    client.connect(far)
-                assert len(guard.listener.seen(count)) >= count
-                client.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)  # so that closing it says nothing
+    street.inside.run("nft", "-f", "-", stdin=SYNS)
+    far, here = (STRANGER[version], ALLOWED), (street.inside.at[version], 4321)
+    verdicts = chain([Action.ALLOW], repeat(Action.DENY))
+    with street.outside.listen(version, *far), guarding(street, judge=lambda _: next(verdicts)):
+        with street.inside.tcp(version) as old:
+            old.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            old.bind(here)
+            old.connect(far)
+            old.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)  # so that closing it says nothing
+        with street.inside.tcp(version) as new:
+            new.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            new.bind(here)
+            assert refusal(new, far) in REFUSALS
+        assert counters(street.inside.run("nft", "list", "counters", "table", "inet", "observer")) == {"sent": 1}
 
 
 @BOTH

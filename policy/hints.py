@@ -35,7 +35,7 @@ _CASES = [
     (r"^!?[A-Z|]+[ \t]+‸", "methods are for URL and path rules", "`GET https://…/…`, `POST /…`"),
     (r"^!(?:‸!|[ \t]+‸)", "`!` stands once, right before what it denies", ""),
     (r"‸[a-z]+://|^[a-z]+‸://", "only http:// and https:// are known", ""),
-    (r"/[^\s?]*‸\?", "a rule has no query", "leave out `?` and what follows: queries play no part"),
+    (r"\S‸\?", "a rule has no query", "leave out `?` and what follows: queries play no part"),
     (r"\S‸#", "`#` needs a blank before it", "a rule has no fragment; a comment stands apart"),
     (r"‸/(?:udp|tcp)\b", "a protocol needs a port before it", "`:53/udp`, `:*/tcp`"),
     (r"/icmp‸", "`/icmp` is a protocol of its own, with no port", ""),

@@ -7,6 +7,7 @@ the caller. Line by line, so time is linear in the text; PolicyInvalid is the on
 from __future__ import annotations
 
 import re
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -107,6 +108,7 @@ class _Reader:
             return ""
         if isinstance(text, str):
             return text
+        text = text.removeprefix(BOM_UTF8)
         try:
             return text.decode()
         except UnicodeDecodeError as error:
@@ -121,11 +123,12 @@ class _Reader:
 
     def _line(self, source: Source, above: Terms) -> Terms:
         """Take in one line and return the header that the next one stands under."""
-        if len(source.text) > LINE_LIMIT:
+        text = self._placeholders.fill(source.text)  # offsets are this one's: _complain() leads them back
+        if len(text) > LINE_LIMIT:
             raise LineError(LINE_LIMIT, f"a line has at most {LINE_LIMIT} characters")
-        if control := _CONTROL.search(source.text):
+        if control := _CONTROL.search(text):
             raise LineError(control.start(), f"a control character, {control[0]!r}", "a policy is plain text")
-        found = list(tokens(self._placeholders.fill(source.text)))
+        found = list(tokens(text))
         if not found:
             return above
         if found[0].name == "open":

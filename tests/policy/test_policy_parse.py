@@ -173,6 +173,8 @@ def test_placeholders(text: str, rendered: str) -> None:
         ("{owner}.example x=1", {"owner": "octo-organisation"}, 17),
         ("{owner}_.-./.example", {"owner": "octo"}, 1),
         ("a.example/{unknown}", REPO, 10),
+        ("{owner}.{repo}\0", REPO, 15),
+        ("{owner}.example{repo" + "x" * LINE_LIMIT, {"owner": "o"}, LINE_LIMIT + 7),
     ],
 )
 def test_placeholders_cannot_say_anything(text: str, values: dict[str, str], column: int) -> None:

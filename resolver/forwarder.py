@@ -13,7 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from resolver.boundary import Boundary
+from policy.values import Query
+from resolver.boundary import Boundary, Fault
 from resolver.core import ResolverConfig
 from resolver.exchange import Answered, Asked, Attempt, Exchange, Failed, Outcome, Step
 from resolver.framing import Deframer, FrameError, frame
@@ -30,16 +31,14 @@ _READ: Final = 0x10000  # octets: more than any message
 class Forwarder:
     """Puts each different question to the upstreams once, for however many wait for it."""
 
-    def __init__(
-        self, config: ResolverConfig, clock: Clock, boundary: Boundary, loop: asyncio.AbstractEventLoop
-    ) -> None:
+    def __init__(self, config: ResolverConfig, clock: Clock, fault: Fault, loop: asyncio.AbstractEventLoop) -> None:
         self._config = config
         self._clock = clock
         self._standings = Standings(config.upstreams)
         secure = any(each.transport is Transport.TLS for each in config.upstreams)
         tls = verifying_context(config.authorities) if secure else None  # megabytes, where nobody needs it
         self._readiness = Readiness(loop)
-        self._surroundings = _Surroundings(loop, self._readiness, clock, boundary, tls)
+        self._surroundings = _Surroundings(loop, self._readiness, clock, fault, tls)
         self._runs: dict[Asked, _Run] = {}
         self._waiting = 0
         self._closed = False
@@ -51,15 +50,16 @@ class Forwarder:
         room = self.is_asking(asked) or len(self._runs) < self._config.max_exchanges
         return room and self._waiting < self._config.max_waiting and not self._closed
 
-    def ask(self, asked: Asked, done: Done) -> None:
-        """Call `done` with the outcome, later or at once. An identical question under way is joined."""
+    def ask(self, asked: Asked, query: Query, done: Done) -> None:
+        """Call `done` with the outcome, later or at once. An identical question under way is joined.
+        `query` is whose this is, if something breaks."""
         self._waiting += 1
         if run := self._runs.get(asked):
             run.waiters.append(done)
             return
         upstreams = self._standings.ranked(self._clock())
         exchange = Exchange(asked, upstreams, self._config.patience)
-        run = self._runs[asked] = _Run(exchange, self._surroundings, self._finish)
+        run = self._runs[asked] = _Run(exchange, query, self._surroundings, self._finish)
         run.waiters.append(done)
         run.begin()
 
@@ -89,7 +89,7 @@ class _Surroundings:
     loop: asyncio.AbstractEventLoop
     readiness: Readiness
     clock: Clock
-    boundary: Boundary
+    fault: Fault
     tls: ssl.SSLContext | None
 
 
@@ -103,12 +103,14 @@ class _Run:
     def __init__(
         self,
         exchange: Exchange,
+        query: Query,
         surroundings: _Surroundings,
         finished: Callable[[_Run, Outcome], None],
     ) -> None:
         self.exchange = exchange
         self.waiters: list[Done] = []
-        self._loop, self._clock, self._boundary = surroundings.loop, surroundings.clock, surroundings.boundary
+        self._loop, self._clock = surroundings.loop, surroundings.clock
+        self._boundary = Boundary(surroundings.fault, lambda: query)
         self._readiness, self._context = surroundings.readiness, surroundings.tls
         self._finished = finished
         self._socket: socket.socket | None = None

@@ -47,7 +47,7 @@ class Resolver:
         self, loop: asyncio.AbstractEventLoop, udp: Sequence[socket.socket], tcp: Sequence[socket.socket]
     ) -> None:
         """Answer on these sockets from now on; they are the resolver's to close."""
-        self._forwarder = Forwarder(self._config, self.clock, Boundary(self._fault, lambda: None), loop)
+        self._forwarder = Forwarder(self._config, self.clock, self._fault, loop)
         self._udp = [UdpListener(sock, self, loop) for sock in udp]
         for sock in tcp:
             self._tcp.append(await loop.create_server(self._connection, sock=sock))
@@ -86,7 +86,7 @@ class Resolver:
             self.counters.joined += 1
         else:
             self.counters.forwarded += 1
-        forwarder.ask(asked, partial(self._conclude, pending, send))
+        forwarder.ask(asked, pending.query, partial(self._conclude, pending, send))
 
     def _conclude(self, pending: Pending, send: Send, outcome: Outcome) -> None:
         self._done(pending.query.client.src)

@@ -339,6 +339,20 @@ def test_a_judge_that_breaks_denies_that_query_alone() -> None:
     play(scene)
 
 
+def test_an_exchange_that_breaks_is_told_with_its_query() -> None:
+    async def scene() -> None:
+        async with world(
+            replace(parse_upstream("127.0.0.1"), port=70_000)
+        ) as here:  # no such port: connect(2) can't be called
+            assert seen(await here.udp(question())) == (7, wire.SERVFAIL, [])
+            [(error, query)] = here.faults
+            assert isinstance(error, OverflowError)
+            assert query is not None
+            assert query.name == "www.example.com"
+
+    asyncio.run(scene())
+
+
 def test_a_binding_that_breaks_means_no_answer() -> None:
     async def scene() -> None:
         async with world(FakeUpstream()) as here:

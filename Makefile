@@ -1,5 +1,5 @@
 # What each target does: make help
-.PHONY: help setup demo test lint types layers bench lock
+.PHONY: help setup demo test lint types layers bench lock schema fuzz
 SHELL := /bin/bash
 BIN := .venv/bin
 # Namespaces, nft and BPF want root.
@@ -31,5 +31,11 @@ bench:  ## the figures, guarded against unguarded in one run
 	@scripts/setup.sh bench
 	@$(ROOT) $(BIN)/python -m bench
 
-lock: setup  ## remake requirements/*.lock from pyproject.toml
+lock:  ## remake requirements/*.lock from pyproject.toml
 	@scripts/lock.sh
+
+schema: setup  ## remake docs/policy.schema.json from the types in dnsfw/dump.py
+	@$(BIN)/python -c 'from dnsfw.dump import schema; print(schema(), end="")' > docs/policy.schema.json
+
+fuzz: setup  ## fuzz the policy language for a minute, by coverage (wants atheris in .venv)
+	@$(BIN)/python tests/fuzz/fuzz_policy.py -max_total_time=60 -max_len=600

@@ -5,6 +5,7 @@ Law: records and their making, nothing else. `version` changes when a field's me
 
 from __future__ import annotations
 
+from inspect import cleandoc
 from typing import Literal
 
 import msgspec
@@ -15,7 +16,7 @@ from policy.names import Pattern
 VERSION = 1
 
 
-class SourceRecord(msgspec.Struct, frozen=True):
+class SourceRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the rule was written; `line` and `column` count from 1. What is not a file begins with `@`."""
 
     file: str
@@ -24,7 +25,7 @@ class SourceRecord(msgspec.Struct, frozen=True):
     text: str
 
 
-class AttributeRecord(msgspec.Struct, frozen=True):
+class AttributeRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One condition on the process. In `value`, `*` is any run of characters unless `literal`. `position` is the N of
     `arg[N]`."""
 
@@ -34,7 +35,7 @@ class AttributeRecord(msgspec.Struct, frozen=True):
     position: int | None
 
 
-class UrlRecord(msgspec.Struct, frozen=True):
+class UrlRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The URL part of a rule. `methods` null is every method."""
 
     scheme: Literal["http", "https"]
@@ -42,7 +43,7 @@ class UrlRecord(msgspec.Struct, frozen=True):
     methods: tuple[str, ...] | None
 
 
-class RuleRecord(msgspec.Struct, frozen=True):
+class RuleRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One rule, with headers, includes and placeholders worked in.
 
     `host` is a name or pattern, `network` an address with its prefix length; one of them is null. `protocols` and
@@ -64,7 +65,7 @@ class RuleRecord(msgspec.Struct, frozen=True):
     source: SourceRecord
 
 
-class PolicyRecord(msgspec.Struct, frozen=True):
+class PolicyRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A whole policy. The order of rules means nothing: a deny rule wins over any allow rule."""
 
     version: Literal[1]
@@ -80,6 +81,8 @@ def as_json(policy: Policy) -> str:
 def schema() -> str:
     """The JSON Schema (2020-12) of `as_json`'s output."""
     made = {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(PolicyRecord)}
+    for definition in made["$defs"].values():
+        definition["description"] = cleandoc(definition["description"])
     return msgspec.json.format(msgspec.json.encode(made), indent=2).decode() + "\n"
 
 

@@ -9,9 +9,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from dnsfw.dump import PolicyRecord, schema
+from policy import render
+from policy.parse import parse
 from tests.dnsfw.commands import dnsfw
+
+ROOT = Path(__file__).parents[2]
 
 
 def found(text: str | bytes, *options: str) -> list[str]:
@@ -287,6 +293,25 @@ def test_dump_is_json_that_says_each_rule_whole() -> None:
         "line": "POST https://o.example/x exe=/usr/bin/a*",
         "source": {"file": "<stdin>", "line": 2, "column": 1, "text": "POST https://{owner}.example/x"},
     }
+
+
+def test_the_published_schema_is_that_of_the_types() -> None:
+    """`make schema` writes it."""
+    assert (ROOT / "docs" / "policy.schema.json").read_text(encoding="utf-8") == schema()
+
+
+@pytest.mark.parametrize(
+    "table", sorted((ROOT / "tests" / "policy" / "decisions").glob("*.txt")), ids=lambda path: path.stem
+)
+def test_every_rule_can_be_dumped_and_fits_the_schema(table: Path, tmp_path: Path) -> None:
+    blocks = table.read_text(encoding="utf-8").split("\n===\n")
+    text = "\n[]\n".join(block.partition("\n---\n")[0] for block in blocks).replace("user=runner", "user=0")
+    said = dnsfw("check", "--dump", "-", stdin=text)
+    assert said.status == 0, said.out
+    read = msgspec.json.decode(said.out, type=PolicyRecord)
+    assert [rule.line for rule in read.rules] == [
+        render(rule) for rule in parse(text, "p", uid_of={"root": 0}.__getitem__).rules
+    ]
 
 
 def test_dump_of_an_invalid_policy_is_its_errors() -> None:

@@ -8,7 +8,7 @@ name that needs them can be given `private` by its rule.
 from __future__ import annotations
 
 from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import ip_network
 from typing import Final
 
 from policy.values import Address, Network
@@ -44,11 +44,15 @@ _SPECIAL: Final[tuple[Network, ...]] = tuple(
         "ff00::/8",  # multicast (RFC 4291 2.7)
     )
 )
-_SPECIAL4: Final = tuple(network for network in _SPECIAL if isinstance(network, IPv4Network))
-_SPECIAL6: Final = tuple(network for network in _SPECIAL if isinstance(network, IPv6Network))
+# As numbers, by IP version: mask and network. Asking each network costs twice as much.
+_NUMBERS: Final = {
+    version: tuple((int(each.netmask), int(each.network_address)) for each in _SPECIAL if each.version == version)
+    for version in (4, 6)
+}
 
 
 @lru_cache(maxsize=4096)
 def is_special(address: Address) -> bool:
     """Whether `address` is one that only a rule with `private` lets a name resolve to."""
-    return any(address in network for network in (_SPECIAL4 if address.version == 4 else _SPECIAL6))
+    number = int(address)
+    return any(number & mask == network for mask, network in _NUMBERS[address.version])

@@ -10,7 +10,7 @@ import os
 import secrets
 import signal
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from dnsfw import cgroups, command
@@ -25,6 +25,7 @@ from dnsfw.terminal import complain, show
 from dnsfw.uplink import choose_link, forwarding_sysctls, read_host, uplink
 
 _RESOLV_CONF = Path("/etc/resolv.conf")
+_PING_GROUPS = Path("/proc/sys/net/ipv4/ping_group_range")
 
 
 def run(options: GuardOptions, argv: Sequence[str], environ: Mapping[str, str], *, fail_on_deny: bool) -> int:
@@ -38,6 +39,7 @@ def run(options: GuardOptions, argv: Sequence[str], environ: Mapping[str, str], 
         record.will_make_cgroup(cgroups.place(name))
         cgroup = stack.enter_context(cgroups.cgroup(name))
         network = stack.enter_context(NetworkNamespace())
+        _let_ping_who_may(network)
         guard = stack.enter_context(guarding(options, Place(network, cgroup, user)))
         stack.enter_context(_connected(record, network))
         guard.enforce()
@@ -53,6 +55,13 @@ def run(options: GuardOptions, argv: Sequence[str], environ: Mapping[str, str], 
     if not options.quiet:
         show(finished.summary)
     return EXIT_DENIED if fail_on_deny and finished.denied and ended.status == 0 else ended.status
+
+
+def _let_ping_who_may(network: NetworkNamespace) -> None:
+    """Who may make ping sockets on the host may do so inside (icmp(7)): an echo is judged like all else."""
+    groups = _PING_GROUPS.read_text(encoding="ascii")
+    with network.entered(), suppress(OSError):  # a range that our user namespace has no names for stays closed
+        _PING_GROUPS.write_text(groups, encoding="ascii")
 
 
 @contextmanager

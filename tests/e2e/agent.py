@@ -102,6 +102,20 @@ def dns(address: str, way: str, question: str, patience: float = 8.0) -> dict[st
             return _timed(began, _word(error))
 
 
+def ping(address: str, patience: float = 1.0) -> dict[str, Any]:
+    """An echo by a socket that needs no privilege (icmp(7)), and its reply."""
+    v6 = ":" in address
+    began = time.monotonic()
+    try:
+        with socket.socket(_family(address), socket.SOCK_DGRAM, 58 if v6 else 1) as sock:
+            sock.settimeout(patience)
+            sock.connect((address, 0))
+            sock.send(bytes([128 if v6 else 8, 0, 0, 0, 0, 0, 0, 1]) + b"hello")
+            return _timed(began, "answered", sock.recv(100)[8:].decode())
+    except OSError as error:
+        return _timed(began, _word(error))
+
+
 def _message(sock: socket.socket) -> bytes:
     with sock.makefile("rb") as stream:
         return stream.read(int.from_bytes(stream.read(2), "big"))

@@ -14,7 +14,7 @@ import pytest
 
 from dnsfw.playground import atlas
 from dnsfw.playground.world import Playground
-from tests.e2e.inside import Inside, Laptop, question
+from tests.e2e.inside import PYTHON, Inside, Laptop, question
 
 pytestmark = pytest.mark.kernel
 
@@ -24,6 +24,8 @@ POLICY = f"""
 [{atlas.ALLOWED.v6}]:{ECHO}|{atlas.CHARGEN_PORT}
 {atlas.ALLOWED.v4}:{ECHO}/udp
 [{atlas.ALLOWED.v6}]:{ECHO}/udp
+{atlas.ALLOWED.v4}/icmp
+{atlas.ALLOWED.v6}/icmp
 {atlas.ALLOWED_NAME}:80
 """
 QUICK = 50.0  # milliseconds
@@ -78,6 +80,15 @@ def nothing_arrived(inside: Inside, world: Playground, token: str) -> bool:
     assert inside.tcp(atlas.ALLOWED.v4, ECHO, later)["reply"] == later
     assert world.arrivals(later, within=2)
     return not world.arrivals(token)
+
+
+@pytest.mark.parametrize(("denied", "allowed"), list(zip(atlas.EVIL.addresses, atlas.ALLOWED.addresses, strict=True)))
+def test_an_echo_is_judged_like_all_else(inside: Inside, denied: str, allowed: str) -> None:
+    """Whoever may ping on the host (here anybody) may do so inside, to where a rule says."""
+    refused = inside.ping(denied)
+    assert refused["outcome"] in {"EHOSTUNREACH", "EACCES", "EPERM"}
+    assert refused["ms"] < QUICK
+    assert inside.ping(allowed)["reply"] == "hello"
 
 
 @pytest.mark.parametrize(
@@ -160,13 +171,22 @@ def queued(inside: Inside) -> int:
 
 
 def test_nothing_comes_in_from_the_host(inside: Inside, world: Playground) -> None:
-    """A server inside is the command's own business: the host has no way to it."""
-    address = inside.run("ip", "-4", "-oneline", "address", "show", "eth0")["out"].split()[3].partition("/")[0]
-    server = "import socket; s = socket.create_server(('', 8000)); print('up', flush=True); s.accept()"
-    inside.tell("run", ["timeout", "3", "python3", "-c", server], {})
-    connect = f"for i in 1 2 3; do timeout 0.3 bash -c 'exec 3<>/dev/tcp/{address}/8000' && echo in; sleep 0.1; done"
-    assert world.run(["bash", "-c", connect]).stdout == ""
-    assert inside.hear()["status"] == 124  # nobody came
+    """A server inside is the command's own business: it is reached from inside, and not from the host."""
+    shown = inside.run("ip", "-oneline", "address", "show", "eth0", "scope", "global")["out"]
+    addresses = [line.split()[3].partition("/")[0] for line in shown.splitlines()]
+    assert len(addresses) == 2
+    server = (
+        "import socket; s = socket.create_server(('::', 8000), family=socket.AF_INET6, dualstack_ipv6=True);"
+        " print('up', flush=True); [s.accept() for _ in iter(int, 1)]"
+    )
+    started = inside.run(
+        "bash", "-c", f'exec 3< <(exec {PYTHON} -c "{server}" 2>/dev/null); read -u 3 word; echo $word'
+    )
+    assert started["out"] == "up\n"
+    for address in addresses:
+        assert inside.tcp(address, 8000)["outcome"] == "open"
+        script = f"exec 3<>/dev/tcp/{address}/8000 && echo in"
+        assert world.run(["timeout", "0.5", "bash", "-c", script]).stdout == ""
 
 
 def test_out_of_descriptors_the_guard_denies_and_recovers(laptop: Laptop) -> None:

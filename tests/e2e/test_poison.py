@@ -17,7 +17,6 @@ import pytest
 
 from dnsfw.playground.control import PACKAGE_ROOT
 from dnsfw.poison.crew import play_all
-from dnsfw.poison.peers import PROGRAMS
 from dnsfw.poison.scenario import Scenario, shipped
 from dnsfw.poison.verdict import Outcome, Result
 
@@ -72,16 +71,6 @@ def judged_gullible() -> dict[str, str]:
 @pytest.mark.parametrize("name", sorted(SOME_ATTACKS_THAT_IT_FALLS_FOR))
 def test_a_gullible_forwarder_does_not_hold(name: str, judged_gullible: dict[str, str]) -> None:
     assert judged_gullible[name] in {Outcome.FAILS, Outcome.LACKS}
-
-
-@pytest.mark.parametrize("peer", PROGRAMS)
-def test_a_peer_is_started_and_judged(peer: str) -> None:
-    if PROGRAMS[peer].find() is None:
-        pytest.skip(f"{peer} is not installed")
-    ran = poison("--spawn", peer, "--only", "wrong-id", "--only", "binding-expires", "--json")
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    outcomes = [each["outcome"] for each in json.loads(ran.stdout)["targets"][peer]]
-    assert outcomes == [Outcome.HOLDS, Outcome.NOT_APPLICABLE]
 
 
 def test_a_missing_peer_is_a_set_up_error_in_words() -> None:

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from shutil import which
@@ -31,14 +32,15 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """Runs programs for `user`; `environ` is the caller's.
+    """Runs programs for `user`; `environ` is the caller's. All of them together must have answered at `until`, in
+    seconds of the monotonic clock.
 
     Not in the current folder: a project's files would have a say there, and some tools run what those name.
     """
 
     user: User
     environ: Mapping[str, str]
-    seconds: float = 5.0  # a tool that reads its configuration takes a tenth of that; the engine has 30 to start
+    until: float
 
     def __call__(self, *argv: str, **variables: str) -> str:
         """What the program prints; `variables` are added to its environment. Raises LookupError."""
@@ -75,9 +77,9 @@ class Asking:
     def _ended(self, process: subprocess.Popen[bytes], name: str) -> int:
         """Its exit status; when time is up, it and all that it started in its session's group is killed."""
         try:
-            return process.wait(self.seconds)
+            return process.wait(max(0.0, self.until - time.monotonic()))
         except subprocess.TimeoutExpired:
-            raise LookupError(f"{name} gave no answer within {self.seconds:g} s") from None
+            raise LookupError(f"{name} gave no answer in time") from None
         finally:
             if process.returncode is None:
                 os.killpg(process.pid, signal.SIGKILL)

@@ -14,11 +14,12 @@ from dnsfw import workflow
 from dnsfw.dump import as_json as dumped
 from dnsfw.errors import UsageError
 from dnsfw.finding import Derived, Finding, Report, Severity, as_github, as_json, as_text, at, error
-from dnsfw.policies import Library, Surroundings, bounded, parse_policy
+from dnsfw.policies import Library, Surroundings, bounded, parse_policy, unenforceable
 from dnsfw.surprises import headers, surprises
 from dnsfw.terminal import answer
 from policy import Policy, PolicyInvalid, Source
 from policy.lint import lint
+from policy.parse import TEXT_LIMIT
 
 STDIN = Path("-")
 _FORMATS = {"text": as_text, "json": as_json, "github": as_github}
@@ -109,7 +110,7 @@ def _checked(file: Path, surroundings: Surroundings) -> Iterator[Checked]:
 
 def _content(file: Path) -> bytes:
     try:
-        return sys.stdin.buffer.read() if file == STDIN else bounded(file)
+        return sys.stdin.buffer.read(TEXT_LIMIT + 1) if file == STDIN else bounded(file)
     except OSError as failure:
         raise UsageError(f"{file} can't be read: {failure.strerror}.", "Name a policy or a workflow file.") from failure
 
@@ -123,10 +124,19 @@ def _check_one(draft: Draft, surroundings: Surroundings) -> Checked:
     findings = [
         *(at(remark.rule.source, Severity.WARNING, remark.reason, remark.hint) for remark in lint(policy)),
         *surprises(policy),
+        *_refused(policy),
         *_headers(draft, library, surroundings),
     ]
     findings.sort(key=lambda finding: (finding.file != draft.file, finding.file, finding.line, finding.column))
     return Checked(policy, tuple(findings), tuple(_derived(library)))
+
+
+def _refused(policy: Policy) -> Iterator[Finding]:
+    """What enforcing would refuse of a valid policy, said once."""
+    rules = unenforceable(policy)
+    if rules:
+        reason = "`dnsfw run` and `dnsfw up` refuse a policy with URL rules: they can't be enforced yet"
+        yield at(rules[0].source, Severity.WARNING, reason, "a host rule allows the whole host")
 
 
 def _headers(draft: Draft, library: Library, surroundings: Surroundings) -> Iterator[Finding]:

@@ -21,7 +21,7 @@ from dnsfw.terminal import answer, show
 from dnsfw.workflow import SUFFIXES
 from policy import Attribute, Key, Kind, PolicyInvalid, Rule
 from policy.line import UNSAID, Line, Token, Transport
-from policy.parse import parse, tokens
+from policy.parse import TEXT_LIMIT, parse, tokens
 from policy.placeholders import Placeholders
 from policy.render import render_attribute
 from policy.report import show_invalid
@@ -50,7 +50,7 @@ def _format_file(file: Path, mode: Mode) -> int:
     if file.suffix in SUFFIXES:
         raise UsageError(f"{file} is a workflow; only policy files are formatted.", "Put the policy in its own file.")
     try:
-        content = sys.stdin.buffer.read() if file == _STDIN else bounded(file)
+        content = sys.stdin.buffer.read(TEXT_LIMIT + 1) if file == _STDIN else bounded(file)
         before = content.decode(errors="replace")
         after = formatted(content, str(file))
     except OSError as error:

@@ -7,6 +7,7 @@ registries, the repository) is looked up here, while it is loaded: what came out
 from __future__ import annotations
 
 import pwd
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,13 @@ from typing import NamedTuple
 
 from dnsfw.errors import UsageError
 from dnsfw.privilege import User
-from policy import Kind, Policy, PolicyInvalid, PolicySyntaxError
+from policy import Kind, Policy, PolicyInvalid, PolicySyntaxError, Rule
 from policy.parse import TEXT_LIMIT, parse
 
 DEFAULT = Path("dnsfw.policy")
 PRESETS = Path(__file__).with_name("presets")
 _SHOWN = 20
+_ASKING_SECONDS = 20.0  # for all tools together; the engine has 30 to start
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ class Library:
         self.taken: dict[tuple[str, str], Taken] = {}
         self._folder = folder
         self._surroundings = surroundings
+        self._asked_until: float | None = None
 
     def load(self, verb: str, name: str) -> tuple[str, bytes]:
         """The file's name and its text. Raises LookupError."""
@@ -75,10 +78,13 @@ class Library:
             raise LookupError(f"{beside} can't be read: {error.strerror}") from error
 
     def _registry(self, name: str) -> tuple[str, bytes]:
-        from dnsfw.registries import registry_rules  # noqa: PLC0415 - few policies need it
+        from dnsfw.asking import Asking  # noqa: PLC0415 - few policies need it
+        from dnsfw.registries import registry_rules  # noqa: PLC0415
 
-        rules = registry_rules(name, self._surroundings.user, self._surroundings.environ)
-        return f"@registry {name}", rules.encode()
+        if self._asked_until is None:
+            self._asked_until = time.monotonic() + _ASKING_SECONDS
+        ask = Asking(self._surroundings.user, self._surroundings.environ, self._asked_until)
+        return f"@registry {name}", registry_rules(name, ask).encode()
 
 
 def preset_names() -> list[str]:
@@ -144,9 +150,13 @@ def _told(path: Path, errors: tuple[PolicySyntaxError, ...]) -> str:
     return "\n".join(lines)
 
 
-def _refuse_urls(policy: Policy) -> None:
+def unenforceable(policy: Policy) -> list[Rule]:
     """Rules that look at URLs need the proxy, which isn't built yet: refused, not ignored."""
-    urls = [rule for rule in policy.rules if rule.kind is Kind.URL]
+    return [rule for rule in policy.rules if rule.kind is Kind.URL]
+
+
+def _refuse_urls(policy: Policy) -> None:
+    urls = unenforceable(policy)
     if urls:
         places = ", ".join(str(rule.source) for rule in urls[:5])
         raise UsageError(

@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 import msgspec
 
 from dnsfw.asking import Asking
-from dnsfw.privilege import User
 from policy import Action, Kind, Rule, address, render
 from policy.names import pattern
 from policy.rules import SCHEME_PORTS, TCP
@@ -27,12 +26,12 @@ type Finds = Iterator[tuple[str, str]]
 """(URL, where it came from); or ("", remark) for what could not be learnt."""
 
 
-def registry_rules(tool: str, user: User, environ: Mapping[str, str]) -> str:
+def registry_rules(tool: str, ask: Asking) -> str:
     """Policy text: a host rule a line, each with where it came from. Raises LookupError."""
     if tool not in _TOOLS:
         raise LookupError(f"{tool} is not a tool that can be asked; {', '.join(_TOOLS)} are")
     lines: dict[str, str] = {}
-    for url, origin in _TOOLS[tool](Asking(user, environ)):
+    for url, origin in _TOOLS[tool](ask):
         line = _line(url) if url else f"# {_plain(origin)}"
         if line:
             lines.setdefault(line, f"{line}  # {_plain(origin)}" if url else line)

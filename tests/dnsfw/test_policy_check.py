@@ -21,11 +21,17 @@ ROOT = Path(__file__).parents[2]
 
 
 def found(text: str | bytes, *options: str) -> list[str]:
-    """`LINE:COLUMN severity reason` of every finding."""
-    said = dnsfw("check", "--format", "json", *options, "-", stdin=text)
-    return [
-        f"{one['line']}:{one['column']} {one['severity']} {one['reason']}" for one in json.loads(said.out)["findings"]
-    ]
+    """`LINE:COLUMN severity reason` of every finding but the one about URL rules."""
+    findings = json.loads(dnsfw("check", "--format", "json", *options, "-", stdin=text).out)["findings"]
+    said = [f"{one['line']}:{one['column']} {one['severity']} {one['reason']}" for one in findings]
+    return [one for one in said if "refuse a policy with URL rules" not in one]
+
+
+def test_what_enforcing_would_refuse_is_said_once() -> None:
+    said = dnsfw("check", "-", stdin="a.example\nhttps://b.example/x\nhttps://c.example/x\n")
+    assert said.status == 0
+    assert said.out.count("refuse a policy with URL rules") == 1
+    assert "<stdin>:2:1: warning: `dnsfw run` and `dnsfw up` refuse" in said.out
 
 
 def test_all_errors_of_a_file_with_line_column_caret_reason_and_suggestion(tmp_path: Path) -> None:

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
+from itertools import islice
 
 from policy.index import Policy
 from policy.names import Pattern
 from policy.rules import Flag, Key, Kind, Rule
 from policy.values import Action
 
+_LOOKED_AT = 256
 _WIDE_V4, _WIDE_V6 = 8, 16  # networks this large are more than any one service has
 
 
@@ -95,7 +97,14 @@ def _beside(rule: Rule, policy: Policy, order: dict[int, int]) -> Iterator[Remar
 
 
 def _neighbours(rule: Rule, policy: Policy, action: Action) -> Iterator[Rule]:
-    """The rules of that action which meet one certain subject of `rule`: all that could cover it are among them."""
+    """The rules of that action which meet one certain subject of `rule`: all that could cover it are among them.
+
+    Only the first few, so that many rules for one host don't take a square of time; what is missed is a remark.
+    """
+    return islice(_meeting(rule, policy, action), _LOOKED_AT)
+
+
+def _meeting(rule: Rule, policy: Policy, action: Action) -> Iterator[Rule]:
     index = policy.allows if action is Action.ALLOW else policy.denies
     place = rule.destination
     if not isinstance(place, Pattern):

@@ -365,3 +365,24 @@ def test_nothing_in_a_policy_steers_the_terminal() -> None:
     said = dnsfw("check", "-", stdin="a.example \x1b[31mx\n")
     assert said.status == 1
     assert "\x1b" not in said.out
+
+
+def test_many_rules_for_one_host_take_no_square_of_time() -> None:
+    text = "\n".join(f"a.example:{port}" for port in range(1, 20_001))
+    assert dnsfw("check", "-", stdin=text).status == 0  # within pytest's own limit; a square takes minutes
+
+
+def test_enforcing_loads_none_of_this() -> None:
+    """`dnsfw run` starts fast and stays small."""
+    tools = {
+        "yaml",
+        "publicsuffixlist",
+        "dnsfw.check",
+        "dnsfw.explain",
+        "dnsfw.format",
+        "dnsfw.registries",
+        "policy.lint",
+    }
+    script = f"import sys, dnsfw.cli, dnsfw.run, dnsfw.up, dnsfw.engine; print({tools} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

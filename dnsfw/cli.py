@@ -21,6 +21,7 @@ from dnsfw.playground.command import demo_command
 from dnsfw.poison.command import poison_command
 from dnsfw.terminal import explain
 
+_ROOTS_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _ANY_FILE = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -109,9 +110,10 @@ def run(command: tuple[str, ...], fail_on_deny: bool, **options: Any) -> None:  
     from dnsfw.guard import GuardOptions  # noqa: PLC0415
     from dnsfw.run import run as guarded  # noqa: PLC0415
 
+    environ = _callers_environment()
     preflight.check("run")
     _unwind_on_termination()
-    sys.exit(guarded(GuardOptions(**options), command, os.environ, fail_on_deny=fail_on_deny))
+    sys.exit(guarded(GuardOptions(**options), command, environ, fail_on_deny=fail_on_deny))
 
 
 @main.command()
@@ -128,9 +130,10 @@ def up(**options: Any) -> None:
     from dnsfw.guard import GuardOptions  # noqa: PLC0415
     from dnsfw.up import up as guard_host  # noqa: PLC0415
 
+    environ = _callers_environment()
     preflight.check("up")
     _unwind_on_termination()
-    sys.exit(guard_host(GuardOptions(**options), os.environ))
+    sys.exit(guard_host(GuardOptions(**options), environ))
 
 
 @main.command()
@@ -139,6 +142,7 @@ def down() -> None:
     from dnsfw import preflight  # noqa: PLC0415
     from dnsfw.up import down as clear_host  # noqa: PLC0415
 
+    _callers_environment()
     preflight.check("down")
     sys.exit(clear_host())
 
@@ -224,6 +228,16 @@ def _surroundings(repo: str) -> Any:
     from dnsfw.privilege import calling_user  # noqa: PLC0415
 
     return Surroundings(os.environ, calling_user(os.environ), repo)
+
+
+def _callers_environment() -> dict[str, str]:
+    """The environment that we were given, for the command; from here on our own programs are found by root's PATH.
+
+    sudo(8) sees to that where it has a `secure_path`, and not everywhere has it.
+    """
+    given = dict(os.environ)
+    os.environ["PATH"] = _ROOTS_PATH
+    return given
 
 
 def _unwind_on_termination() -> None:

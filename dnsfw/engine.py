@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
 import time
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
@@ -72,7 +71,7 @@ class Engine:
         self._audit = options.audit
         self._channel = channel
         self._tally = Tally()
-        policy = load_policy(options.policy, Surroundings(os.environ, place.user, options.repo))
+        policy = load_policy(options.policy, Surroundings(place.environ, place.user, options.repo))
         self._journal = Journal(options.journal, _mode(options), place.user)
         stack.callback(self._journal.close)
         self._upstreams = options.upstreams or system_upstreams(guarding_host=place.network is None)

@@ -10,7 +10,7 @@ import os
 import select
 import signal
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,11 +50,12 @@ class GuardOptions:
 @dataclass(frozen=True, slots=True)
 class Place:
     """What is guarded: a network namespace of ours, or None for the host's; the cgroup whose sockets are attributed;
-    the user who asked."""
+    the user who asked, and that user's environment."""
 
     network: NetworkNamespace | None
     cgroup: Path
     user: User
+    environ: Mapping[str, str]
 
 
 class Guard:

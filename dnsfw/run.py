@@ -40,7 +40,7 @@ def run(options: GuardOptions, argv: Sequence[str], environ: Mapping[str, str], 
         cgroup = stack.enter_context(cgroups.cgroup(name))
         network = stack.enter_context(NetworkNamespace())
         _let_ping_who_may(network)
-        guard = stack.enter_context(guarding(options, Place(network, cgroup, user)))
+        guard = stack.enter_context(guarding(options, Place(network, cgroup, user, environ)))
         stack.enter_context(_connected(record, network))
         guard.enforce()
         environment = _environment(environ, user)

@@ -27,7 +27,7 @@ def up(options: GuardOptions, environ: Mapping[str, str]) -> int:
     with ExitStack() as stack:
         with held_back():
             stack.enter_context(runs.claimed(_name()))
-        guard = stack.enter_context(guarding(options, Place(None, find_root(), user)))
+        guard = stack.enter_context(guarding(options, Place(None, find_root(), user, environ)))
         guard.enforce()
         signal.pthread_sigmask(signal.SIG_BLOCK, WAITED)  # tear-down is whole
         say(f"guarding this host{' (audit: nothing is denied)' if options.audit else ''}; Ctrl-C ends it.")

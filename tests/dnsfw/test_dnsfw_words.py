@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_address
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dnsfw.channel import Finished, channel_pair
@@ -133,11 +133,13 @@ def test_the_longest_summary_fits_a_message_to_the_supervisor() -> None:
     theirs.close()
 
 
+@settings(deadline=None)  # a busy machine proves nothing
 @given(st.text())
 def test_printable_is_printable(text: str) -> None:
     assert printable(text).isprintable()
 
 
+@settings(deadline=None)  # a busy machine proves nothing
 @given(st.text(st.characters(max_codepoint=127, categories=["L", "N", "P", "S", "Zs"])))
 def test_printable_leaves_plain_text_alone(text: str) -> None:
     assert printable(text) == text
@@ -146,6 +148,7 @@ def test_printable_leaves_plain_text_alone(text: str) -> None:
 hostile = st.text(st.sampled_from("a\x1b[31m\x07\r\n\t\x9b\u202e\u2028\x00\x7f"), min_size=1)
 
 
+@settings(deadline=None)  # a busy machine proves nothing
 @given(hostile, hostile, hostile, hostile)
 def test_no_line_can_steer_a_terminal(exe: str, argument: str, name: str, error: str) -> None:
     """Whatever a process calls itself, asks for, or brings us to say: escapes, returns, bells, bidirectional tricks."""

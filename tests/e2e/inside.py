@@ -133,6 +133,15 @@ class Laptop:
         return self.world.run(self.command(policy, *options, command=command))
 
 
+@contextmanager
+def ended(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that doesn't outlive a test that failed."""
+    try:
+        yield process
+    finally:
+        end(process)
+
+
 def end(process: subprocess.Popen[bytes]) -> None:
     """Close its input and wait; then more plainly."""
     for stop in (lambda: None, process.terminate, process.kill):
@@ -141,7 +150,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
             process.communicate(timeout=10)
         except subprocess.TimeoutExpired:
             continue
-        except ValueError:  # closed by the test itself
+        except ValueError:  # its streams are closed by the test itself
             process.wait(10)
         return
 

@@ -14,7 +14,7 @@ import pytest
 
 from dnsfw.playground import atlas
 from dnsfw.playground.world import Playground
-from tests.e2e.inside import Inside, Laptop, question
+from tests.e2e.inside import Inside, Laptop, ended, question
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("lasting")]  # which has to be old by the time it is asked
 pytest_plugins = ["tests.e2e.lasting"]
@@ -115,7 +115,7 @@ def test_a_daemon_left_behind_is_killed(host: Host) -> None:
     script = f"mkfifo ready; {daemon.replace('echo up', 'echo up > ready')}"
     where = ["env", "-C", str(host.laptop.directory)]
     command = [*host.prefix, *where, *host.laptop.command(POLICY, "-q", command=["sh", "-c", script])]
-    with host.laptop.world.popen(command, stdout=subprocess.PIPE) as process:
+    with ended(host.laptop.world.popen(command, stdout=subprocess.PIPE)) as process:
         assert process.wait(20) == 0
         assert process.stdout is not None
         assert select.select([process.stdout], [], [], 5)[0]
@@ -176,7 +176,7 @@ def test_sigterm_goes_to_the_command(host: Host) -> None:
     before = host.look()
     script = "trap 'echo caught; exit 5' TERM; echo ready; while :; do sleep 0.05; done"
     command = [*host.prefix, *host.laptop.command(POLICY, "-q", command=["sh", "-c", script])]
-    with host.laptop.world.popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with ended(host.laptop.world.popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
         process.terminate()

@@ -92,7 +92,7 @@ def main() -> None:
     """
 
 
-@main.command(context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
+@main.command(short_help="Guard one command.", context_settings={"allow_interspersed_args": False})
 @_guard_options
 @click.option("--fail-on-deny", is_flag=True, help="Exit 3 if the command succeeded but something was denied.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
@@ -116,7 +116,7 @@ def run(command: tuple[str, ...], fail_on_deny: bool, **options: Any) -> None:  
     sys.exit(guarded(GuardOptions(**options), command, environ, fail_on_deny=fail_on_deny))
 
 
-@main.command()
+@main.command(short_help="Guard this host.")
 @_guard_options
 def up(**options: Any) -> None:
     """Guard this host: what leaves it is what the policy allows. Stays in the foreground; Ctrl-C ends it.
@@ -136,7 +136,7 @@ def up(**options: Any) -> None:
     sys.exit(guard_host(GuardOptions(**options), environ))
 
 
-@main.command()
+@main.command(short_help="Open a host that a killed `up` left closed.")
 def down() -> None:
     """Open this host again after a `dnsfw up` that was killed: it leaves the host closed."""
     from dnsfw import preflight  # noqa: PLC0415
@@ -151,7 +151,7 @@ main.add_command(demo_command)
 main.add_command(poison_command)
 
 
-@main.command()
+@main.command(short_help="Check policies without enforcing them.")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path, dir_okay=False))
 @click.option(
     "--format",
@@ -177,7 +177,7 @@ def check(files: tuple[Path, ...], repo: str, **options: Any) -> None:
     sys.exit(check_files(files, CheckOptions(**options), _surroundings(repo)))
 
 
-@main.command("explain")
+@main.command("explain", short_help="Say what a policy decides on one subject, and why.")
 @click.argument("policy", type=_ANY_FILE)
 @click.argument("subject")
 @click.option("--method", default="GET", show_default=True, help="Of a request.")
@@ -207,7 +207,7 @@ def explain_command(policy: Path, subject: str, repo: str, *, as_json: bool, **o
     sys.exit(explain_subject(policy, subject, Words(**options), _surroundings(repo), as_json=as_json))
 
 
-@main.command("fmt")
+@main.command("fmt", short_help="Bring policies into their canonical form.")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--check", "mode", flag_value="check", help="Write nothing; say which files are not in canonical form.")
 @click.option("--diff", "mode", flag_value="diff", help="Write nothing; show what would change.")

@@ -52,7 +52,7 @@ class _Call:
     as_list: bool
 
 
-@click.command("poison")
+@click.command("poison", short_help="Try to poison a DNS forwarder.")
 @click.option("--target", type=_Place(), metavar="ADDR:PORT", help="Judge the forwarder that answers there instead.")
 @click.option(
     "--serve-on",

@@ -102,6 +102,7 @@ def test_warnings(text: str, findings: list[str]) -> None:
         ("!*.x.example\nx.example", ["1:1 note leaves `x.example` itself to <stdin>:2, which allows it"]),
         ("!d*.x.example\nx.example\n*.x.example", ["1:1 note leaves what is below it, like `below.dx.x.example`, to"]),
         ("!x.example", []),
+        ("!https://a.x.example/y\nx.example\n*.x.example", []),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
@@ -318,6 +319,14 @@ def test_every_rule_can_be_dumped_and_fits_the_schema(table: Path, tmp_path: Pat
     assert [rule.line for rule in read.rules] == [
         render(rule) for rule in parse(text, "p", uid_of={"root": 0}.__getitem__).rules
     ]
+
+
+def test_dump_says_protocols_and_ports_as_they_are() -> None:
+    text = "a.example/icmp\n!b.example\ndns:c.example\nd.example:*/udp\ne.example:80|22"
+    rules = json.loads(dnsfw("check", "--dump", "-", stdin=text).out)["rules"]
+    assert [(rule["protocols"], rule["ports"]) for rule in rules] == [
+        (["icmp", "icmpv6"], None), (None, None), ([], []), (["udp"], None), (["tcp"], [22, 80]),
+    ]  # fmt: skip
 
 
 def test_dump_of_an_invalid_policy_is_its_errors() -> None:

@@ -26,6 +26,7 @@ c.example.org cgroup=@container image=app:* step=build action=o/r
 ping.example.org/icmp
 !guarded.example.org user=0
 guarded.example.org
+!gate.example.org:25
 """
 
 
@@ -83,6 +84,7 @@ def answered(policy: Path, question: str) -> dict[str, Any]:
         ("tcp://c.example.org:443 --cgroup @docker --image app:1 --step build --action o/r",
          ("allow", "allow-rule", 10, "")),
         ("tcp://c.example.org:443 --cgroup /x --step build --action o/r", ("deny", "owner", None, "c.example.org")),
+        ("tcp://c.example.org:443 --image app:1 --step build --action o/r", ("allow", "allow-rule", 10, "")),
         ("icmp://ping.example.org", ("allow", "allow-rule", 13, "")),
         ("icmp://[2001:db8:2::7]", ("deny", "no-binding", None, "[2001:db8:2::7]/icmp")),
         ("dns:guarded.example.org", ("deny", "deny-rule", 14, "")),
@@ -124,6 +126,8 @@ def test_decision(policy: Path, question: str, expected: tuple[object, ...]) -> 
          "it wants cgroup=@container, the process has none; it wants image=app:*, the process has none"),
         ("tcp://10.9.1.1:5432", 5, "allows it by itself"),
         ("dns:guarded.example.org", 15, "allows it by itself"),
+        ("tcp://gate.example.org:443", 16, "it is about any protocol port 25, not tcp port 443"),
+        ("tcp://guarded.example.org:443 --user 7", 14, "it wants user=0, the process has 7"),
         ("dns:a.pages.example.com/NULL", 4, "allows it by itself"),
     ],
 )  # fmt: skip
@@ -161,6 +165,12 @@ def test_text_of_a_deny_rule(policy: Path) -> None:
         "denied: dns:evil.example.com\n    a deny rule names it\n"
         f"    {policy}:6: !evil.example.com\nno line can allow it: a deny rule wins wherever it stands\n"
     )
+
+
+def test_an_assumed_address_is_one_that_no_rule_names(tmp_path: Path) -> None:
+    (tmp_path / "p").write_text("198.51.100.0/24:*\n!203.0.113.0/24:*\na.example")
+    assert not answered(tmp_path / "p", "tcp://b.example:22")["allowed"]
+    assert answered(tmp_path / "p", "tcp://a.example:443")["assumed"] == "a.example was resolved to 192.0.2.1"
 
 
 def test_what_is_suggested_does_allow_it(policy: Path, tmp_path: Path) -> None:

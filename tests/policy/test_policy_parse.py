@@ -87,6 +87,7 @@ def test_flags_and_kinds() -> None:
     [
         (b"a.example\nb.ex\xff", 2, 5),
         (b"\xff\xfea\x00", 1, 1),
+        (b"\xef\xbb\xbfa\xff", 1, 2),
         ("a.example\n\n\0", 3, 1),
         ("a.example\n\t[", 2, 3),
         ("a" * (LINE_LIMIT + 1), 1, LINE_LIMIT + 1),
@@ -95,7 +96,7 @@ def test_flags_and_kinds() -> None:
         ("a.example exe=\x1b[0m", 1, 15),
         ("a.example\u2028b.example", 1, 10),
     ],
-    ids=["bytes", "utf16", "nul", "bracket", "line", "text", "10MB", "escape", "separator"],
+    ids=["bytes", "utf16", "mark", "nul", "bracket", "line", "text", "10MB", "escape", "separator"],
 )
 def test_hostile_text_is_refused_at_its_place(text: str | bytes, line: int, column: int) -> None:
     first = errors(text)[0]

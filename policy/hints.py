@@ -19,6 +19,11 @@ _HEADERS = "`[https://…]`, `[:53/udp]`, `[GET|POST]`, `[exe=…]`, `[passthrou
 # A pattern over the line, ‸ marking the place it could not be followed beyond; the reason; a hint. The first one found.
 _CASES = [
     (r"^[^#]*‸[^\S \t]", "a blank that is neither space nor tab", ""),
+    (
+        r"^[^‸]*\$\{\{|(?:‸\$|\$‸|‸)\{\{",
+        "what GitHub will put here is not known",
+        "use `{owner}` and `{repo}`, or write it out",
+    ),
     (r"‸\{", "a placeholder without a value", "`{owner}` and `{repo}` come from --repo OWNER/NAME"),
     (r"^‸?@", "not a directive", "`@include NAME` or `@registry TOOL`"),
     (r"=‸[\"`]", "the quote is not closed, or closes on nothing", ""),

@@ -13,11 +13,16 @@ import msgspec
 import pytest
 
 from dnsfw.dump import PolicyRecord, schema
+from dnsfw.errors import UsageError
+from dnsfw.policies import Surroundings, load_policy
+from dnsfw.privilege import calling_user
 from policy import render
 from policy.parse import parse
 from tests.dnsfw.commands import dnsfw
+from tests.fuzz.fuzz_policy import CORPUS
 
 ROOT = Path(__file__).parents[2]
+FILES = sorted(CORPUS.iterdir())
 
 
 def found(text: str | bytes, *options: str) -> list[str]:
@@ -235,6 +240,15 @@ def test_policies_in_a_workflow_are_checked_at_their_lines(tmp_path: Path) -> No
     ]
 
 
+def test_an_expression_in_a_workflow_can_t_be_checked(tmp_path: Path) -> None:
+    workflow = tmp_path / "ci.yml"
+    for line in ("${{ vars.HOST }}", "a.${{ vars.HOST }}", "https://a.example/${{ github.ref }}/x"):
+        workflow.write_text(f"jobs: {{a: {{steps: [{{uses: x/dnsfw@v1, with: {{policy: '{line}'}}}}]}}}}")
+        said = dnsfw("check", workflow)
+        assert said.status == 1
+        assert "what GitHub will put here is not known" in said.out
+
+
 def test_a_composite_action_is_read_too(tmp_path: Path) -> None:
     action = tmp_path / "action.yaml"
     action.write_text(
@@ -280,6 +294,26 @@ def test_any_shape_of_yaml_is_taken(tmp_path: Path, content: bytes) -> None:
     workflow = tmp_path / "ci.yml"
     workflow.write_bytes(content)
     assert "nothing was checked" in dnsfw("check", workflow).out
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda path: path.name)
+def test_check_finds_whatever_enforcing_would_refuse_and_nothing_else(tmp_path: Path, file: Path) -> None:
+    """Each line of the fuzzer's corpus by itself, and all of them together."""
+    lines = file.read_bytes().split(b"\n")
+    for number, text in enumerate([*lines, file.read_bytes()]):
+        policy = tmp_path / f"{number}.policy"
+        policy.write_bytes(text)
+        found = json.loads(dnsfw("check", "--format", "json", policy).out)["findings"]
+        told = [one for one in found if one["severity"] == "error" or "refuse a policy" in one["reason"]]
+        assert bool(told) == refused(policy), text
+
+
+def refused(policy: Path) -> bool:
+    try:
+        load_policy(policy, Surroundings({"PATH": ""}, calling_user({})))
+    except UsageError:
+        return True
+    return False
 
 
 def test_dump_is_json_that_says_each_rule_whole() -> None:

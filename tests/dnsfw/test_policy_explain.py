@@ -203,6 +203,25 @@ def test_mistakes_in_the_call(policy: Path, question: str, problem: str) -> None
     assert problem in said.err
 
 
+@pytest.mark.parametrize(
+    ("value", "exe", "holds"),
+    [
+        ("/opt/*/x", "/opt/a b/x", True),
+        ("/opt/*/x", "/opt/x", False),
+        ("`/opt/my tools/*`", "/opt/my tools/x", True),
+        ("`/opt/my tools/*`", "/opt/my", False),
+        ('"/opt/my tools/*"', "/opt/my tools/*", True),
+        ('"/opt/my tools/*"', "/opt/my tools/x", False),
+        ('"/opt/`x`"', "/opt/`x`", True),
+        ('`/opt/"*"`', '/opt/"x"', True),
+    ],
+)
+def test_the_three_ways_to_write_a_value(tmp_path: Path, value: str, exe: str, holds: bool) -> None:
+    """Bare and in backticks `*` is a wildcard, in quotes an asterisk; blanks need one of the two."""
+    (tmp_path / "p").write_text(f"a.example exe={value}")
+    assert dnsfw("explain", tmp_path / "p", "dns:a.example", "--exe", exe).status == (0 if holds else 1)
+
+
 def test_an_invalid_policy_explains_nothing(tmp_path: Path) -> None:
     (tmp_path / "p").write_text("a..b")
     said = dnsfw("explain", tmp_path / "p", "dns:a.example")

@@ -26,8 +26,8 @@ from dnsfw.journal import Entry, Journal
 from dnsfw.policies import Surroundings, load_policy
 from dnsfw.privilege import Capability, User, become, undumpable
 from dnsfw.system import system_upstreams
-from dnsfw.tally import Tally, summary
-from firewall.packet import PacketError
+from dnsfw.tally import Tally, several, summary
+from firewall.packet import PacketError, parse_packet
 from firewall.queue import Queue
 from policy import Action, Bindings, Flow
 from resolver.core import Refusal, ResolverConfig
@@ -110,8 +110,13 @@ class Engine:
     def _judge(self, flow: Flow) -> Action:
         return self._gate.flow(flow)
 
-    def _fault(self, error: BaseException, _packet: bytes) -> None:
-        self._gate.fault(error, None)
+    def _fault(self, error: BaseException, packet: bytes) -> None:
+        """The queue's boundary: what broke was the judgement, so the packet can still be read."""
+        try:
+            flow = parse_packet(packet)
+        except PacketError:
+            flow = None
+        self._gate.fault(error, flow)
 
     def _malformed(self, error: PacketError, _packet: bytes) -> None:
         self._gate.unreadable(error)
@@ -128,11 +133,14 @@ class Engine:
         counters = self._resolver.counters
         if counters.failed:
             servers = ", ".join(str(upstream) for upstream in self._upstreams)
-            said.append(f"{counters.failed} DNS questions got no answer from {servers}; name another with --upstream")
+            questions = several(counters.failed, "DNS question")
+            said.append(f"{questions} got no answer from {servers}; name another with --upstream")
         if counters.filtered:
-            said.append(f"{counters.filtered} DNS records removed: a public name must not have a private address")
+            records = several(counters.filtered, "DNS record")
+            said.append(f"{records} removed: a public name must not have a private address")
         if self._journal.lost:
-            said.append(f"{self._journal.lost} journal records lost: {self._journal.trouble or 'too many at once'}")
+            records = several(self._journal.lost, "journal record")
+            said.append(f"{records} lost: {self._journal.trouble or 'too many at once'}")
         return said
 
     def _record(self, entry: Entry) -> None:

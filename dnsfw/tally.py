@@ -143,6 +143,11 @@ def who(owner: Owner | None) -> str:
     return printable(" ".join(part for part in parts if part))
 
 
+def several(count: int, noun: str) -> str:
+    """1 question, 2 questions."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def printable(text: str) -> str:
     """Nothing in it can steer a terminal: what a process calls itself is its own choice."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -125,9 +125,7 @@ def read(path: Path) -> bytes:
     try:
         return bounded(path)
     except OSError as error:
-        raise UsageError(
-            f"The policy {path} can't be read: {error.strerror}.", "Name another: --policy FILE"
-        ) from error
+        raise UsageError(f"The policy {path} can't be read: {error.strerror}.", "Name another policy file.") from error
 
 
 def bounded(path: Path) -> bytes:

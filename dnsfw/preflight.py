@@ -20,9 +20,11 @@ _BCC = Path("/usr/lib/python3/dist-packages/bcc")
 def check(command: str) -> None:
     """Raises SetupError for the first thing that is missing. `command` is what the person typed after dnsfw."""
     if os.geteuid() != 0:
+        what = "changes this host's" if command in {"up", "down"} else "makes a network namespace and a"
+        still = "; the guarded command still runs as you" if command == "run" else ""
         raise SetupError(
-            f"dnsfw {command} needs root: it makes a network namespace and a packet filter.",
-            f"Call it through sudo; the guarded command still runs as you: sudo dnsfw {command} …",
+            f"dnsfw {command} needs root: it {what} packet filter.",
+            f"Call it through sudo{still}: sudo dnsfw {command} …",
         )
     if ctypes.util.find_library("nftables") is None:
         raise SetupError("The library libnftables is missing.", "Install the package nftables.")

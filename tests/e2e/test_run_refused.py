@@ -181,7 +181,7 @@ def test_a_policy_that_is_not_there(laptop: Laptop) -> None:
     status, said = refused(laptop, command)
     assert status == 2
     assert said == (
-        "dnsfw: The policy /no/such/policy can't be read: No such file or directory.\n  Name another: --policy FILE\n"
+        "dnsfw: The policy /no/such/policy can't be read: No such file or directory.\n  Name another policy file.\n"
     )
 
 

@@ -130,7 +130,7 @@ WAYS = (
         "the same under an allowed wildcard",
         (16,),
         tunnel_in_wildcard,
-        "the policy allows these names; budgets for names under a wildcard are not built yet",
+        "the policy allows these names; the wildcard's budget bounds how much can leave so, it doesn't prevent it",
     ),
     Way("dns-foreign-udp4", "the attacker's resolver over UDP, IPv4", (20,), foreign_udp),
     Way("dns-foreign-udp6", "the attacker's resolver over UDP, IPv6", (20,), foreign_udp_v6),

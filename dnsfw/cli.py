@@ -31,7 +31,7 @@ class _Upstream(click.ParamType[Any]):
     name = "address"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        from resolver.upstreams import UpstreamError, parse_upstream  # noqa: PLC0415 - only where one is given
+        from resolver.upstreams import UpstreamError, parse_upstream
 
         try:
             return parse_upstream(value)
@@ -106,9 +106,9 @@ def run(command: tuple[str, ...], fail_on_deny: bool, **options: Any) -> None:  
     Exit status: COMMAND's; 2 for a mistake in the call or the policy, 3 with --fail-on-deny,
     125 if the guard can't be set up, 126 if COMMAND can't be executed, 127 if it isn't found.
     """
-    from dnsfw import preflight  # noqa: PLC0415 - `dnsfw --help` needs none of this
-    from dnsfw.guard import GuardOptions  # noqa: PLC0415
-    from dnsfw.run import run as guarded  # noqa: PLC0415
+    from dnsfw import preflight
+    from dnsfw.guard import GuardOptions
+    from dnsfw.run import run as guarded
 
     environ = _callers_environment()
     preflight.check("run")
@@ -126,9 +126,9 @@ def up(**options: Any) -> None:
     \b
     Exit status: 0 when ended by a signal; 2 for a mistake in the call or the policy, 125 if the guard can't be set up.
     """
-    from dnsfw import preflight  # noqa: PLC0415
-    from dnsfw.guard import GuardOptions  # noqa: PLC0415
-    from dnsfw.up import up as guard_host  # noqa: PLC0415
+    from dnsfw import preflight
+    from dnsfw.guard import GuardOptions
+    from dnsfw.up import up as guard_host
 
     environ = _callers_environment()
     preflight.check("up")
@@ -139,8 +139,8 @@ def up(**options: Any) -> None:
 @main.command(short_help="Open a host that a killed `up` left closed.")
 def down() -> None:
     """Open this host again after a `dnsfw up` that was killed: it leaves the host closed."""
-    from dnsfw import preflight  # noqa: PLC0415
-    from dnsfw.up import down as clear_host  # noqa: PLC0415
+    from dnsfw import preflight
+    from dnsfw.up import down as clear_host
 
     _callers_environment()
     preflight.check("down")
@@ -171,8 +171,8 @@ def check(files: tuple[Path, ...], repo: str, **options: Any) -> None:
     \b
     Exit status: 0 if all are valid, 1 if not (with --strict: or if there are warnings), 2 for a mistake in the call.
     """
-    from dnsfw.check import CheckOptions  # noqa: PLC0415
-    from dnsfw.check import check as check_files  # noqa: PLC0415
+    from dnsfw.check import CheckOptions
+    from dnsfw.check import check as check_files
 
     sys.exit(check_files(files, CheckOptions(**options), _surroundings(repo)))
 
@@ -201,8 +201,8 @@ def explain_command(policy: Path, subject: str, repo: str, *, as_json: bool, **o
     \b
     Exit status: 0 if it is allowed, 1 if it is denied, 2 for a mistake in the call or the policy.
     """
-    from dnsfw.asked import Words  # noqa: PLC0415
-    from dnsfw.explain import explain as explain_subject  # noqa: PLC0415
+    from dnsfw.asked import Words
+    from dnsfw.explain import explain as explain_subject
 
     sys.exit(explain_subject(policy, subject, Words(**options), _surroundings(repo), as_json=as_json))
 
@@ -218,14 +218,14 @@ def fmt_command(files: tuple[Path, ...], mode: str | None) -> None:
     Exit status: 0; 1 if --check or --diff found something to change; 2 if a policy is not valid, or for a mistake in
     the call.
     """
-    from dnsfw.format import Mode, format_files  # noqa: PLC0415
+    from dnsfw.format import Mode, format_files
 
     sys.exit(format_files(files, Mode(mode or "write")))
 
 
 def _surroundings(repo: str) -> Any:
-    from dnsfw.policies import Surroundings  # noqa: PLC0415
-    from dnsfw.privilege import calling_user  # noqa: PLC0415
+    from dnsfw.policies import Surroundings
+    from dnsfw.privilege import calling_user
 
     return Surroundings(os.environ, calling_user(os.environ), repo)
 

@@ -1,1 +1,1 @@
-"""The TLS-terminating proxy for flows whose rules look at URLs."""
+"""The TLS-terminating proxy for flows whose rules look at URLs: not built yet, so such policies are refused."""

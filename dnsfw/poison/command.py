@@ -6,6 +6,8 @@ Law: options and exit status. What it starts is imported when it starts, so that
 from __future__ import annotations
 
 import os
+import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -144,11 +146,24 @@ def _play_here(call: _Call, scenarios: list[Scenario]) -> Any:
     from dnsfw.poison.upstream import Place  # noqa: PLC0415
 
     target = call.target or (_LOOPBACK, 53)
+    _refuse_silence(target)
     local = all(host.startswith("127.") for host, _ in (target, call.serve_on))
     place = Place(call.serve_on, "127.0.0.66" if local else None, target)
     stage = Stage("", place, crew.new_run(), spoofing=local and os.geteuid() == 0)
     with report.Shown(len(scenarios)) as shown:
         return crew.play_here(scenarios, stage, shown.told)
+
+
+def _refuse_silence(target: tuple[str, int]) -> None:
+    """Where nothing listens, each scenario would wait in vain: an ICMP error says so at once."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking, suppress(TimeoutError):
+        asking.settimeout(0.2)
+        asking.connect(target)
+        try:
+            asking.send(bytes(12))
+            asking.recv(512)
+        except ConnectionRefusedError as error:
+            raise SetupError(f"Nothing listens at {target[0]}:{target[1]}.", "Start the forwarder first.") from error
 
 
 def _write_junit(file: Path, scenarios: list[Scenario], runs: Runs) -> None:

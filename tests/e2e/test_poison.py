@@ -95,9 +95,10 @@ def test_junit_names_each_scenario(tmp_path: Path) -> None:
         (["--only", "no-such"], 2, "No scenario is called no-such"),
         (["--target", "127.0.0.1"], 2, "not ADDR:PORT"),
         (["--target", "127.0.0.1:53", "--spawn", "unbound"], 2, "--target names one forwarder"),
+        (["--target", "127.0.0.1:5389"], 125, "Nothing listens at 127.0.0.1:5389"),
         (["--only", "wrong-id", "--junit", "/proc/no"], 2, "can't be written"),
     ],
-    ids=["pattern", "address", "two", "file"],
+    ids=["pattern", "address", "two", "silence", "file"],
 )
 def test_mistakes_in_the_call(arguments: list[str], status: int, said: str) -> None:
     ran = poison(*arguments)

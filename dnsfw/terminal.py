@@ -5,8 +5,10 @@ Law: the one place that colours. click takes colour out where the stream is no t
 
 from __future__ import annotations
 
+import os
 import re
-from contextlib import suppress
+import sys
+from pathlib import Path
 
 import click
 
@@ -50,5 +52,8 @@ def explain(error: DnsfwError) -> None:
 
 
 def _tell(line: str, colour: str | None = None) -> None:
-    with suppress(OSError):  # the terminal is closed, or the reader gone: our exit status still counts
+    try:
         click.secho(line, err=True, fg=colour)
+    except OSError:  # the terminal is closed, or the reader gone: our exit status still counts,
+        with Path(os.devnull).open("w", encoding="ascii") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stderr.fileno())  # and what is left over must not make it Python's own 120

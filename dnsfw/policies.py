@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from dnsfw.errors import UsageError
 from dnsfw.privilege import User
-from policy import Kind, Policy, PolicyInvalid, PolicySyntaxError, Rule
+from policy import Attribute, Key, Kind, Policy, PolicyInvalid, PolicySyntaxError, Rule
 from policy.parse import TEXT_LIMIT, parse
 
 DEFAULT = Path("dnsfw.policy")
@@ -103,6 +103,7 @@ def load_policy(path: Path | None, surroundings: Surroundings) -> Policy:
         return Policy(())
     policy = valid_policy(path, surroundings)
     _refuse_urls(policy)
+    _refuse_untold(policy)
     return policy
 
 
@@ -151,6 +152,27 @@ def _told(path: Path, errors: tuple[PolicySyntaxError, ...]) -> str:
 def unenforceable(policy: Policy) -> list[Rule]:
     """Rules that look at URLs need the proxy, which isn't built yet: refused, not ignored."""
     return [rule for rule in policy.rules if rule.kind is Kind.URL]
+
+
+def untold(policy: Policy) -> list[Rule]:
+    """Rules about what attribution doesn't find out yet. One that denies would deny nothing: refused, not ignored."""
+    return [rule for rule in policy.rules if any(_is_untold(attribute) for attribute in rule.who)]
+
+
+def _is_untold(attribute: Attribute) -> bool:
+    return attribute.key in (Key.IMAGE, Key.STEP, Key.ACTION) or (
+        attribute.key is Key.CGROUP and attribute.value in ("@container", "@docker")
+    )
+
+
+def _refuse_untold(policy: Policy) -> None:
+    rules = untold(policy)
+    if rules:
+        places = ", ".join(str(rule.source) for rule in rules[:5])
+        raise UsageError(
+            f"Containers, images, steps and actions can't be told yet ({places}).",
+            "Leave those rules out, or name the program: exe=, arg=, user=, cgroup=PATH",
+        )
 
 
 def _refuse_urls(policy: Policy) -> None:

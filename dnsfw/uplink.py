@@ -60,7 +60,7 @@ def choose_link(name: str, token: int, taken: Iterable[IPv4Network], mtu: int) -
     busy = tuple(taken)
     for pool in _POOLS:
         count = 1 << (30 - pool.prefixlen)
-        for step in range(min(count, 4096)):
+        for step in range(count):
             index = (token + step) % count
             v4 = IPv4Network((int(pool.network_address) + 4 * index, 30))
             if not any(v4.overlaps(other) for other in busy):

@@ -169,6 +169,15 @@ def test_users_are_looked_up_and_unknown_ones_are_mistakes(tmp_path: Path) -> No
         load_policy(policy, SURROUNDINGS)
 
 
+@pytest.mark.parametrize("who", ["image=x", "step=release", "action=a/b", "cgroup=@container", "cgroup=@docker"])
+def test_rules_about_what_nobody_tells_are_refused(tmp_path: Path, who: str) -> None:
+    """A deny rule that fits no process would let through what it names."""
+    policy = tmp_path / "policy"
+    policy.write_text(f"example.com exe=/usr/bin/git cgroup=@host\n!evil.test {who}\n")
+    with pytest.raises(UsageError, match=r"can't be told yet .*:2"):
+        load_policy(policy, SURROUNDINGS)
+
+
 def test_url_rules_are_refused_until_they_can_be_enforced(tmp_path: Path) -> None:
     policy = tmp_path / "policy"
     policy.write_text("https://api.github.com/repos/*\n")

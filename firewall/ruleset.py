@@ -100,7 +100,7 @@ def render(plan: Plan, *, queue_in_nft: bool) -> str:
 
 def renewal(generation: int) -> str:
     """nft text that makes `generation` the policy's, in one transaction: what earlier ones allowed is judged again."""
-    chains = [f"flush chain {TABLE} known", f"flush chain {TABLE} keep"]
+    chains = [f"flush chain {TABLE} {name}" for name in ("swift", "known", "keep")]
     sets = [f"flush set {TABLE} lease4", f"flush set {TABLE} lease6"]
     return "\n".join([*chains, *sets, f"table {TABLE} {{", *_generation(generation), "}", ""])
 
@@ -196,11 +196,15 @@ def _generation(generation: int) -> Iterator[str]:
     """All that depends on it. A first packet is always judged: an old connection may have had the same ports."""
     mark = connection_mark(Mark.ALLOW, generation)
     valid = f"ct mark & {MASK:#x} == {mark:#x}"
+    # Nearly every packet of a judged connection ends here: with no option and no extension header nothing hides in it.
+    plain = ("ip hdrlength 5", "ip6 nexthdr tcp")
+    yield from _chain("swift", [f"{valid} {header} {_NOT_SYN} goto pass" for header in plain])
     yield from _chain("known", [f"{valid} {_NOT_SYN} goto pass", f"{valid} meta l4proto != {{ tcp, udp }} goto pass"])
     yield from _chain("keep", [f"ct mark set ct mark & {OTHERS:#x} | {mark:#x}"])
 
 
 def _judge(plan: Plan) -> Iterator[str]:
+    yield "jump swift"
     yield _becomes(Mark.JUDGE)  # whatever a program set (SO_MARK) is gone
     # A source route's real destination is not in the header: never by habit, always to the queue, which refuses it.
     yield "ip option lsrr exists accept"
@@ -293,7 +297,9 @@ def _inbound(plan: Plan) -> Iterator[str]:
         "counter name direct drop",
     ]
     yield from _chain("resolver", ours)
-    rules = [f"{_PORTS} dport {plan.resolver_port} goto resolver", *(_closed_input() if closed else ())]
+    # Nothing is established with the resolver's port that `resolver` did not let in.
+    established = ["ct state established accept"] if closed else []
+    rules = [*established, f"{_PORTS} dport {plan.resolver_port} goto resolver", *(_closed_input() if closed else ())]
     yield from _hook("input", "filter hook input priority 0", "drop" if closed else "accept", rules)
     # Nothing of ours is forwarded. On a host, what was published to the outside (DNAT) and what was up goes on.
     forwarded = [] if closed else ["ct state established,related accept", "ct status dnat accept"]
@@ -310,7 +316,6 @@ def _arrival() -> str:
 
 def _closed_input() -> Iterator[str]:
     yield 'iif "lo" accept'
-    yield "ct state established accept"
     yield "meta l4proto { icmp, icmpv6 } ct state related accept"
     yield ("icmpv6 type { nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert } ip6 hoplimit 255 accept")
     yield "icmpv6 type mld-listener-query ip6 hoplimit 1 accept"

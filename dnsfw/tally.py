@@ -30,17 +30,22 @@ class Denial:
 
 @dataclass(slots=True)
 class Tally:
-    """Counts since the start. `denials` forgets the least recent kind when full; `denied` counts them all."""
+    """Counts since the start. `denials` forgets the least recent kind when full; `denied` counts them all. `reached`
+    counts allowed flows by host, which is the name that a rule was reached by, or an address."""
 
     allowed: int = 0
     denied: int = 0
     faults: int = 0
     denials: LRUCache[_Key, Denial] = field(default_factory=lambda: LRUCache(_GROUPS))
+    reached: LRUCache[str, int] = field(default_factory=lambda: LRUCache(_GROUPS))
 
     def take(self, entry: Entry) -> None:
         """Count one decision."""
         if entry.decision.action is not Action.DENY:
             self.allowed += 1
+            if isinstance(entry.subject, Flow):
+                host = entry.decision.name or str(entry.subject.dst)
+                self.reached[host] = self.reached.get(host, 0) + 1
             return
         self.denied += 1
         self.faults += entry.decision.reason is Reason.FAULT

@@ -11,16 +11,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from proxy.authority import Authority
+
 
 @dataclass(frozen=True, slots=True)
 class ProxyConfig:
     """`listeners` are bound and listening on loopback (127.0.0.1 and ::1), made in the guarded network namespace.
-    `gate` is connected to the engine (`proxy.messages`). `authority` is the CA's certificate and its private key, PEM,
-    one behind the other. `roots` is a PEM file of the authorities that servers are verified against."""
+    `gate` is connected to the engine (`proxy.messages`). `authority` makes the hosts' certificates; clients need its
+    issuer's behind them. `roots` is a PEM file of the authorities that servers are verified against."""
 
     listeners: tuple[socket.socket, ...]
     gate: socket.socket
-    authority: bytes
+    authority: Authority
     roots: Path
 
 

@@ -27,6 +27,7 @@ from dnsfw.policies import Surroundings, load_policy
 from dnsfw.privilege import Capability, User, become, undumpable
 from dnsfw.system import system_upstreams
 from dnsfw.tally import Tally, several, summary
+from firewall.frames import LinkWatch
 from firewall.packet import PacketError, parse_packet
 from firewall.queue import Queue
 from policy import Action, Bindings, Flow
@@ -81,6 +82,7 @@ class Engine:
             for listener in (*self._listeners.udp, *self._listeners.tcp):
                 stack.enter_context(listener)
             self._queue = stack.enter_context(Queue(QUEUE, self._judge, self._fault, self._malformed))
+        self._links = stack.enter_context(LinkWatch()) if place.network is None and not options.audit else None
         channel.send(Listening(self._listeners.port, QUEUE))  # the table is made while the compiler works
         attached = stack.enter_context(_finish(loading))
         attached.watch(self._listeners.port)
@@ -100,12 +102,20 @@ class Engine:
         await self._resolver.serve(loop, self._listeners.udp, self._listeners.tcp)
         loop.add_reader(self._queue.fileno(), self._queue.drain)
         loop.add_reader(self._channel.fileno(), ended.set)
+        if self._links is not None:
+            loop.add_reader(self._links.fileno(), self._cover_links)
+            self._cover_links()
         self._channel.send(Ready())
         await ended.wait()
         loop.remove_reader(self._queue.fileno())
         loop.remove_reader(self._channel.fileno())
         await self._resolver.close()
         self._report()
+
+    def _cover_links(self) -> None:
+        """Devices appear at any time (container engines, VPNs); frames are stopped at each of them."""
+        for _, name in self._links.update() if self._links else ():
+            self._gate.fault(OSError(f"frames that a program makes itself are not stopped at the device {name}"), None)
 
     def _judge(self, flow: Flow) -> Action:
         return self._gate.flow(flow)

@@ -22,6 +22,8 @@ from dnsfw.channel import Channel, Failed, Finish, Finished, Listening, Message,
 from dnsfw.errors import EXIT_SETUP, DnsfwError, SetupError
 from dnsfw.namespaces import NetworkNamespace
 from dnsfw.privilege import User
+from dnsfw.terminal import complain
+from firewall.frames import Frames
 from firewall.nft import NftError
 from firewall.ruleset import Plan
 from firewall.table import Table
@@ -79,7 +81,18 @@ class Guard:
                 self._stack.enter_context(Table(self._plan(listening)))
         except NftError as error:
             raise SetupError(f"The packet filter can't be put in force: {error}") from error
+        if self._place.network is None and not self._audit:
+            self._stop_frames()
         self._started(Ready)
+
+    def _stop_frames(self) -> None:
+        """In a namespace of ours no process may send any; on a host, whoever has CAP_NET_RAW."""
+        try:
+            self._stack.enter_context(Frames())
+        except NftError:
+            complain(
+                "this kernel (before Linux 5.16) can't stop frames that programs with CAP_NET_RAW make themselves."
+            )
 
     def _started[M: Message](self, stage: type[M]) -> M:
         said = self._expect(_ENGINE_STARTS_WITHIN)

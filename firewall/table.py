@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from firewall import ruleset
+from firewall.frames import remove_frames
 from firewall.iptables import hand_over, take_back, tidy
 from firewall.nft import Nft, NftError
 from firewall.ruleset import TABLE, Plan
@@ -77,6 +78,7 @@ def remove(queue: int) -> None:
     """Take away what a killed holder left in this network namespace. Nothing there is fine. Raises NftError."""
     with Nft() as nft:
         _delete(nft)
+        remove_frames(nft)
         if not has_queue(nft):
             _tidy(nft, take_back(queue))
 

@@ -203,6 +203,21 @@ def test_a_routing_header_is_covered_by_no_lease(street: Street, tap: Tap) -> No
         assert [str(error) for error in guard.listener.malformed] == ["IPv6 routing header"]
 
 
+@pytest.mark.parametrize("plan", [PLAN, OPEN], ids=["closed", "open"])
+@pytest.mark.parametrize(
+    "group",
+    [("224.0.0.251", 5353), ("ff02::fb", 5353), ("224.0.0.252", 5355), ("ff02::1:3", 5355), ("239.255.255.250", 1900)],
+    ids=["mdns4", "mdns6", "llmnr4", "llmnr6", "ssdp"],
+)
+def test_names_are_not_asked_of_the_whole_link(street: Street, tap: Tap, plan: Plan, group: tuple[str, int]) -> None:
+    """RFC 6762, RFC 4795: questions that no resolver of ours sees."""
+    with guarding(street, plan) as guard, street.inside.udp(6 if ":" in group[0] else 4) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, SO_BINDTODEVICE, b"veth0")
+        send(sock, group)
+        assert not any(b"secret" in packet for packet in tap.packets())
+        assert group[1] in [flow.dport for flow in guard.listener.flows]
+
+
 @BOTH
 @pytest.mark.parametrize("first", ["theirs", "ours"])
 def test_another_s_translation_takes_no_question_away(street: Street, version: int, first: str) -> None:

@@ -28,6 +28,10 @@ RAW = {
     "gre": (47, b"\x00\x00\x08\x00" + bytes(20)),
     "udp-lite": (136, struct.pack("!HHHH", 9, ALLOWED, 8, 1)),
     "esp": (50, bytes(24)),
+    "ip-in-ip": (4, b"\x45\0\0\x14" + bytes(16)),
+    "ipv6-in-ip": (41, b"\x60" + bytes(39)),
+    "ah": (51, bytes(24)),
+    "l2tp": (115, bytes(24)),
     "experiment": (253, b"exfiltration"),
 }
 

@@ -142,18 +142,8 @@ def ran(*command: str | Path) -> subprocess.CompletedProcess[str]:
 
 def openssl(files: Presented, options: Sequence[str]) -> str:
     """What openssl-verify(1) has against the chain."""
-    command = [
-        "openssl",
-        "verify",
-        "-x509_strict",
-        *options,
-        "-CAfile",
-        files.root,
-        "-untrusted",
-        files.chain,
-        files.chain,
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    trusting = ["-x509_strict", "-CAfile", str(files.root), "-untrusted", str(files.chain)]
+    done = ran("openssl", "verify", *trusting, *options, files.chain)
     assert (done.returncode == 0) == (done.stderr == "")
     return done.stderr
 

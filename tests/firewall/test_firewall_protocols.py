@@ -30,7 +30,6 @@ RAW = {
     "esp": (50, bytes(24)),
     "ip-in-ip": (4, b"\x45\0\0\x14" + bytes(16)),
     "ipv6-in-ip": (41, b"\x60" + bytes(39)),
-    "ah": (51, bytes(24)),
     "l2tp": (115, bytes(24)),
     "experiment": (253, b"exfiltration"),
 }

@@ -113,7 +113,7 @@ class Guard:
             listening.queue,
             audit=self._audit,
             inbound="open",
-            exempt_uid=ENGINE_USER.uid,
+            exempt_uids=(ENGINE_USER.uid,),
             standing=standing,
         )
 

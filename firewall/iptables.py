@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final
 
+from firewall.handover import handover, withdrawal
 from firewall.nft import NftError
-from firewall.ruleset import Plan, handover, withdrawal
+from firewall.ruleset import Plan
 
 _PROGRAMS: Final = {"ip": "iptables-nft", "ip6": "ip6tables-nft"}  # by nft's name of the family
 

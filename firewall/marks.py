@@ -14,6 +14,7 @@ from typing import Final
 MASK: Final = 0xFF00_0000
 OTHERS: Final = 0xFFFF_FFFF ^ MASK
 GENERATIONS: Final = 31
+STATE: Final = 0xE000_0000  # of it, the state
 
 _STATE: Final = 29
 _GENERATION: Final = 24

@@ -24,8 +24,8 @@ _SOCKET_OCTETS: Final = 8 << 20  # room for all of them, each taking about 2 KiB
 _BATCH: Final = 64  # packets answered in one go, so that a flood of them doesn't starve the resolver
 _SOL_NETLINK, _NETLINK_NO_ENOBUFS = 270, 5  # <linux/socket.h>, <linux/netlink.h>
 
-# PEEK and INSPECT have nothing behind them yet: whatever is not here is denied.
-_VERDICTS: Final = {Action.ALLOW: Mark.ALLOW}
+# Whatever is not here is denied.
+_VERDICTS: Final = {Action.ALLOW: Mark.ALLOW, Action.PEEK: Mark.PEEK, Action.INSPECT: Mark.INSPECT}
 
 type Judge = Callable[[Flow], Action]
 type Fault = Callable[[BaseException, bytes], None]

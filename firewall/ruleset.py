@@ -1,7 +1,6 @@
 """The ruleset as text.
 
-Law: pure: a Plan in, nft(8) or iptables-restore(8) text out, nothing applied. The golden files in tests/firewall show
-what each plan gives.
+Law: pure: a Plan in, nft(8) text out, nothing applied. The golden files in tests/firewall show what each plan gives.
 
 The way of a packet out: `judge` gives it a state (marks.Mark), the queue turns JUDGE into a verdict, `steer` redirects,
 `enforce` acts. Closed is the shape of it: every packet starts as JUDGE, and `enforce` drops what it has no word for.
@@ -15,6 +14,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from firewall import looking
+from firewall.looking import NOT_SYN
 from firewall.marks import INBOUND, MASK, OTHERS, Mark, connection_mark
 from policy.values import Flow, Proto
 
@@ -29,10 +30,10 @@ _MOST_FLOWS: Final = 65_536  # in each set; a flow that finds no room is judged 
 _STANDING_UDP: Final = 180  # seconds of silence that end it; conntrack's own time-out for an assured UDP flow
 _NOBODY: Final = 0xFFFF_FFFF  # (uid_t)-1: no user's, so a packet with any other uid came from a program's socket
 
+_OF_A_GENERATION: Final = ("swift", "known", "keep", "peeked", "inspected")  # chains
 _PORTS: Final = "meta l4proto { tcp, udp } th"
 # A program may bind to the loopback device and send to anywhere; a host that forwards would send it on.
 _TO_US: Final = 'oif "lo" fib daddr type local'
-_NOT_SYN: Final = "meta l4proto tcp tcp flags & (syn | ack) != syn"
 # RFC 4861 section 4, RFC 2710 section 3, RFC 3810 section 5: without these an IPv6 link is dead.
 _NEIGHBOURS: Final = "icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert } ip6 hoplimit 255"
 _LISTENERS: Final = (
@@ -45,8 +46,9 @@ _COUNTERS: Final = ("invalid", "refused", "unjudged", "escaped", "direct", "inbo
 class Plan:
     """What the table is to do. Raises ValueError for a resolver on port 53, where redirection could not be told.
 
-    The resolver listens on `resolver_port` of 127.0.0.1 and ::1. `exempt_uid` is the engine's own user where it lives
-    in the guarded namespace, None where it lives outside. `inbound` "closed" takes nothing new but on loopback; "open"
+    The resolver listens on `resolver_port` of 127.0.0.1 and ::1, and so does the proxy on `proxy_port`; without one,
+    INSPECT denies. `exempt_uids` are the engine's and the proxy's own users where these live in the guarded namespace,
+    () where they live outside. `inbound` "closed" takes nothing new but on loopback; "open"
     leaves inbound connections and their replies alone. `standing` flows (from this host's end) were up before the
     start and go on. `lease` is in seconds: how long a UDP flow goes on before its next packet is judged again.
     """
@@ -55,22 +57,27 @@ class Plan:
     queue: int
     audit: bool = False
     inbound: Literal["open", "closed"] = "closed"
-    exempt_uid: int | None = None
+    exempt_uids: tuple[int, ...] = ()
     standing: tuple[Flow, ...] = ()
     generation: int = 0
     lease: int = 30
+    proxy_port: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.resolver_port < 65536 or self.resolver_port == 53:
             raise ValueError(f"not a port for the resolver behind a redirection: {self.resolver_port}")
         if not 0 <= self.queue < 65536 or self.lease <= 0:
             raise ValueError(f"no such queue or lease: {self.queue}, {self.lease} s")
+        if self.proxy_port is not None and (
+            not 0 < self.proxy_port < 65536 or self.proxy_port in {53, self.resolver_port}
+        ):
+            raise ValueError(f"not a port for the proxy behind a redirection: {self.proxy_port}")
 
 
 def render(plan: Plan, *, queue_in_nft: bool) -> str:
     """nft text that puts our table in the place of any earlier one of ours, in one transaction.
 
-    `queue_in_nft`: this kernel has nft's queue statement; otherwise iptables must apply `handover` as well.
+    `queue_in_nft`: this kernel has nft's queue statement; otherwise iptables must apply `handover`'s text as well.
     """
     lines = [
         f"table {TABLE}",
@@ -86,8 +93,7 @@ def render(plan: Plan, *, queue_in_nft: bool) -> str:
         bypass = "flags bypass " if plan.audit else ""
         hand_over = f"{_is(Mark.JUDGE)} queue {bypass}to {plan.queue}"
         lines += _hook("hand_over", f"filter hook output priority {_QUEUE}", "accept", [hand_over])
-    steer = f"meta l4proto {{ tcp, udp }} {_is(Mark.DNS)} redirect to :{plan.resolver_port}"
-    lines += _hook("steer", f"nat hook output priority {_STEER}", "accept", [steer])
+    lines += _hook("steer", f"nat hook output priority {_STEER}", "accept", _steer(plan))
     default = "accept" if plan.audit else "drop"
     lines += _hook("enforce", f"filter hook output priority {_ENFORCE}", default, _enforce(plan))
     if plan.inbound == "open":
@@ -100,47 +106,15 @@ def render(plan: Plan, *, queue_in_nft: bool) -> str:
 
 def renewal(generation: int) -> str:
     """nft text that makes `generation` the policy's, in one transaction: what earlier ones allowed is judged again."""
-    chains = [f"flush chain {TABLE} {name}" for name in ("swift", "known", "keep")]
+    chains = [f"flush chain {TABLE} {name}" for name in _OF_A_GENERATION]
     sets = [f"flush set {TABLE} lease4", f"flush set {TABLE} lease6"]
     return "\n".join([*chains, *sets, f"table {TABLE} {{", *_generation(generation), "}", ""])
-
-
-def handover(plan: Plan, saved: str) -> str:
-    """iptables-restore text, for IPv4 and IPv6 alike, that adds the rule which queues packets to be judged.
-
-    Older ones for the same queue, found in what iptables-save printed, go at the same time. Ours is last in the chain:
-    an administrator's rule there may set a mark that routes, and the queue's verdict would skip it. One that accepts
-    before ours leaves the packet unjudged, and so dropped.
-    """
-    return _restoring([*_deletions(plan.queue, saved), f"-A {_handover_rule(plan.queue, audit=plan.audit)}"])
-
-
-def withdrawal(queue: int, saved: str) -> str:
-    """iptables-restore text that takes our rules for `queue` out of what iptables-save printed; "" if there is none."""
-    lines = _deletions(queue, saved)
-    return _restoring(lines) if lines else ""
 
 
 def counters(listed: str) -> dict[str, int]:
     """Packets by counter, from what `list counters table inet dnsfw` prints."""
     found = re.finditer(r"counter (\w+) \{\s+packets (\d+) ", listed)
     return {name: int(packets) for name, packets in (match.groups() for match in found)}
-
-
-def _restoring(lines: Iterable[str]) -> str:
-    return "\n".join(["*mangle", *lines, "COMMIT", ""])
-
-
-def _deletions(queue: int, saved: str) -> list[str]:
-    ours = {f"-A {_handover_rule(queue, audit=audit)}" for audit in (False, True)}
-    return [f"-D {line.removeprefix('-A ')}" for line in saved.splitlines() if line in ours]
-
-
-def _handover_rule(queue: int, *, audit: bool) -> str:
-    """As iptables-save prints it, so that it can be found again."""
-    mark = f"{Mark.JUDGE:#x}/{MASK:#x}"
-    bypass = " --queue-bypass" if audit else ""
-    return f"OUTPUT -m mark --mark {mark} -m comment --comment dnsfw -j NFQUEUE --queue-num {queue}{bypass}"
 
 
 def _is(mark: Mark) -> str:
@@ -190,6 +164,10 @@ def _leaves(plan: Plan) -> Iterator[str]:
     steered = f"{_PORTS} dport {plan.resolver_port} fib daddr type local goto clear"
     yield from _chain("redirected", ["goto clear"] if plan.audit else [steered, "counter name escaped goto refuse"])
     yield from _chain("allow", _allow())
+    yield from _chain("empty", looking.empty())
+    yield from _chain("peek", looking.peek(audit=plan.audit))
+    if plan.proxy_port is not None:
+        yield from _chain("inspect", looking.inspect(plan.proxy_port, audit=plan.audit))
 
 
 def _generation(generation: int) -> Iterator[str]:
@@ -198,9 +176,12 @@ def _generation(generation: int) -> Iterator[str]:
     valid = f"ct mark & {MASK:#x} == {mark:#x}"
     # Nearly every packet of a judged connection ends here: with no option and no extension header nothing hides in it.
     plain = ("ip hdrlength 5", "ip6 nexthdr tcp")
-    yield from _chain("swift", [f"{valid} {header} {_NOT_SYN} goto pass" for header in plain])
-    yield from _chain("known", [f"{valid} {_NOT_SYN} goto pass", f"{valid} meta l4proto != {{ tcp, udp }} goto pass"])
+    yield from _chain("swift", [f"{valid} {header} {NOT_SYN} goto pass" for header in plain])
+    always = [f"{valid} {NOT_SYN} goto pass", f"{valid} meta l4proto != {{ tcp, udp }} goto pass"]
+    yield from _chain("known", [*always, *looking.kept(generation)])
     yield from _chain("keep", [f"ct mark set ct mark & {OTHERS:#x} | {mark:#x}"])
+    for name, rules in looking.remembering(generation):
+        yield from _chain(name, rules)
 
 
 def _judge(plan: Plan) -> Iterator[str]:
@@ -212,10 +193,11 @@ def _judge(plan: Plan) -> Iterator[str]:
     yield "exthdr rt exists accept"
     yield "jump known"
     yield f"{_TO_US} ct direction reply goto pass"  # the resolver's answers, to port 53 of a client too
-    if plan.exempt_uid is not None:
+    if plan.exempt_uids:
         # Kept as well: the last packets of a closing connection have no socket, and so no uid.
-        yield f"meta skuid {plan.exempt_uid} jump keep"
-        yield f"meta skuid {plan.exempt_uid} goto pass"
+        exempt = f"meta skuid {{ {', '.join(map(str, plan.exempt_uids))} }}"
+        yield f"{exempt} jump keep"
+        yield f"{exempt} goto pass"
     if plan.inbound == "open":
         yield f"ct direction reply ct mark & {MASK:#x} == {INBOUND:#x} goto pass"
     yield f"{_PORTS} dport 53 {_becomes(Mark.DNS)} accept"
@@ -234,6 +216,7 @@ def _judge(plan: Plan) -> Iterator[str]:
 
 
 def _leased() -> Iterator[str]:
+    yield from (f"{packet} accept" for packet in looking.QUIC)
     for version, family in ((4, "ip"), (6, "ip6")):
         yield f"{family} saddr . udp sport . {family} daddr . udp dport @lease{version} goto pass"
 
@@ -242,7 +225,7 @@ def _standing() -> Iterator[str]:
     """TCP until its end, since a new connection begins with a SYN; UDP until it has been silent for long."""
     for version, family in ((4, "ip"), (6, "ip6")):
         key = f"meta l4proto . {family} saddr . th sport . {family} daddr . th dport"
-        yield f"{_NOT_SYN} {key} @standing{version} goto pass"
+        yield f"{NOT_SYN} {key} @standing{version} goto pass"
         renewed = f"update @standing{version} {{ {key} timeout {_STANDING_UDP}s }}"
         yield f"meta l4proto udp {key} @standing{version} {renewed} goto pass"
 
@@ -270,10 +253,17 @@ def _allow() -> Iterator[str]:
     yield "goto clear"
 
 
+def _steer(plan: Plan) -> Iterator[str]:
+    yield f"meta l4proto {{ tcp, udp }} {_is(Mark.DNS)} redirect to :{plan.resolver_port}"
+    if plan.proxy_port is not None:
+        yield f"meta l4proto tcp {_is(Mark.INSPECT)} redirect to :{plan.proxy_port}"
+
+
 def _enforce(plan: Plan) -> Iterator[str]:
-    """PEEK and INSPECT have nothing behind them yet: like anything unheard of, they are dropped."""
     denied = "allow" if plan.audit else "refuse"
-    states = {Mark.PASS: "clear", Mark.DNS: "redirected", Mark.ALLOW: "allow", Mark.DENY: denied}
+    inspect = denied if plan.proxy_port is None else "inspect"
+    states = {Mark.PASS: "clear", Mark.DNS: "redirected", Mark.ALLOW: "allow", Mark.PEEK: "peek"}
+    states |= {Mark.INSPECT: inspect, Mark.DENY: denied}
     words = ", ".join(f"{mark:#x} : goto {chain}" for mark, chain in states.items())
     yield f"meta mark & {MASK:#x} vmap {{ {words} }}"
     yield "goto clear" if plan.audit else "counter name unjudged"
@@ -297,9 +287,14 @@ def _inbound(plan: Plan) -> Iterator[str]:
         "counter name direct drop",
     ]
     yield from _chain("resolver", ours)
-    # Nothing is established with the resolver's port that `resolver` did not let in.
+    listeners = [f"{_PORTS} dport {plan.resolver_port} goto resolver"]
+    if plan.proxy_port is not None:
+        to_proxy, inspected = looking.reaching(plan.proxy_port)
+        yield from _chain("proxy", inspected)
+        listeners.append(to_proxy)
+    # Nothing is established with a listener's port that its chain did not let in.
     established = ["ct state established accept"] if closed else []
-    rules = [*established, f"{_PORTS} dport {plan.resolver_port} goto resolver", *(_closed_input() if closed else ())]
+    rules = [*established, *listeners, *(_closed_input() if closed else ())]
     yield from _hook("input", "filter hook input priority 0", "drop" if closed else "accept", rules)
     # Nothing of ours is forwarded. On a host, what was published to the outside (DNAT) and what was up goes on.
     forwarded = [] if closed else ["ct state established,related accept", "ct status dnat accept"]

@@ -153,7 +153,7 @@ def test_icmp_errors_about_our_own_flows_come_back(street: Street) -> None:
 @BOTH
 @KINDS
 def test_the_exempt_user_is_neither_judged_nor_redirected(street: Street, version: int, kind: Kind) -> None:
-    plan = replace(PLAN, inbound="open", exempt_uid=61_853)
+    plan = replace(PLAN, inbound="open", exempt_uids=(61_853,))
     ours = street.inside.socket_of(61_853, version, kind)
     far = (STRANGER[version], 53)
     with sink_at(street, version, kind, far) as sink, guarding(street, plan) as guard, ours:
@@ -168,7 +168,7 @@ def test_the_exempt_user_is_neither_judged_nor_redirected(street: Street, versio
 @BOTH
 def test_the_exempt_user_s_last_words_are_not_judged(street: Street, version: int) -> None:
     """A connection in TIME-WAIT has no socket any more that a uid could be read from."""
-    plan = replace(PLAN, inbound="open", exempt_uid=61_853)
+    plan = replace(PLAN, inbound="open", exempt_uids=(61_853,))
     far = (STRANGER[version], DENIED)
     ours = street.inside.socket_of(61_853, version, socket.SOCK_STREAM)
     with street.outside.listen(version, *far) as listening, guarding(street, plan) as guard, ours:

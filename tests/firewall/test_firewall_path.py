@@ -72,12 +72,11 @@ def test_what_is_denied_is_refused_at_once(street: Street, version: int, kind: K
         assert guard.table.counters()["refused"] == 1
 
 
-@pytest.mark.parametrize("action", [Action.PEEK, Action.INSPECT])
-def test_a_verdict_with_nothing_behind_it_denies(street: Street, action: Action) -> None:
+def test_inspection_without_a_proxy_denies(street: Street) -> None:
     far = (STRANGER[4], ALLOWED)
     with (
         street.outside.listen(4, *far) as listening,
-        guarding(street, judge=lambda _: action),
+        guarding(street, judge=lambda _: Action.INSPECT),
         street.inside.tcp(4) as client,
     ):
         assert refusal(client, far) in REFUSALS

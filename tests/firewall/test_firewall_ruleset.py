@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from firewall.handover import handover, withdrawal
 from firewall.nft import Nft
-from firewall.ruleset import TABLE, Plan, counters, handover, render, renewal, withdrawal
+from firewall.ruleset import TABLE, Plan, counters, render, renewal
 from policy.values import Flow, Proto
 from tests.firewall.street import KERNEL, Street
 
@@ -27,8 +28,11 @@ STANDING = (
 PLANS = {
     "run": Plan(53053, 53),
     "run-audit": Plan(53053, 53, audit=True),
-    "up": Plan(53053, 53, inbound="open", exempt_uid=61_853, standing=STANDING, generation=4, lease=10),
-    "up-audit": Plan(53053, 53, audit=True, inbound="open", exempt_uid=61_853, standing=STANDING),
+    "up": Plan(53053, 53, inbound="open", exempt_uids=(61_853,), standing=STANDING, generation=4, lease=10),
+    "run-proxy": Plan(53053, 53, proxy_port=53180),
+    "run-proxy-audit": Plan(53053, 53, audit=True, proxy_port=53180),
+    "up-proxy": Plan(53053, 53, inbound="open", exempt_uids=(61_853, 61_854), proxy_port=53180),
+    "up-audit": Plan(53053, 53, audit=True, inbound="open", exempt_uids=(61_853,), standing=STANDING),
 }
 TEXTS = {
     **{f"{name}.nft": render(plan, queue_in_nft=True) for name, plan in PLANS.items()},
@@ -65,6 +69,12 @@ def test_the_kernel_takes_the_text(street: Street, plan: Plan) -> None:
 def test_no_plan_has_its_resolver_on_such_a_port(port: int) -> None:
     with pytest.raises(ValueError, match="port"):
         Plan(port, 1)
+
+
+@pytest.mark.parametrize("port", [0, 53, 5300, 65536])
+def test_no_plan_has_its_proxy_on_such_a_port(port: int) -> None:
+    with pytest.raises(ValueError, match="proxy"):
+        Plan(5300, 1, proxy_port=port)
 
 
 @pytest.mark.parametrize(("queue", "lease"), [(-1, 30), (65536, 30), (1, 0)])

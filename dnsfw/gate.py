@@ -12,11 +12,34 @@ from functools import lru_cache, partial
 from typing import Any
 
 from dnsfw.journal import Entry
-from policy import Action, Bindings, Budgets, Decision, Flow, Owner, Policy, Query, Reason, decide, resolvable
+from policy import (
+    Action,
+    Bindings,
+    Budgets,
+    Decision,
+    Flow,
+    Owner,
+    Policy,
+    Query,
+    Reason,
+    Request,
+    decide,
+    resolvable,
+)
 
 _REMEMBERED = 4_096  # decisions about names: pure, and asked for again with every cached answer
 
 type OwnerOf = Callable[[Flow], Owner | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A connection that the proxy took, with what was known when it was opened, which holds for its life. `names` are
+    those bound to its destination; with TLS, the one that its client named."""
+
+    flow: Flow
+    owner: Owner | None
+    names: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +70,27 @@ class Gate:
         owner = self.owner_of(flow)
         return self._settle(Entry(flow, decide(self.policy, flow, owner, names), owner, names)).action
 
+    def accepted(self, flow: Flow) -> Connection:
+        """What is known of a connection that `flow` sent to the proxy."""
+        return Connection(flow, self.owner_of(flow), self.bindings.names(flow.dst, self.clock()))
+
+    def server_name(self, connection: Connection) -> Entry:
+        """What becomes of a TLS connection to the one server name that it has now. Where its requests are to be looked
+        into, there is nothing to record yet."""
+        flow, owner, names = connection.flow, connection.owner, connection.names
+        entry = Entry(flow, decide(self.policy, flow, owner, names), owner, names)
+        return entry if entry.decision.action is Action.INSPECT else self._settled(entry)
+
+    def request(self, connection: Connection, request: Request) -> Entry:
+        """May this request pass?"""
+        decision = decide(self.policy, request, connection.owner, connection.names)
+        return self._settled(Entry(request, decision, connection.owner, connection.names))
+
+    def failed(self, connection: Connection, reason: Reason, detail: str) -> Entry:
+        """Deny what the proxy found, where no rule has a say."""
+        decision = Decision(Action.DENY, reason, None, None)
+        return self._settled(Entry(connection.flow, decision, connection.owner, connection.names, fault=detail))
+
     def unreadable(self, error: Exception) -> None:
         """Record a packet that could not be parsed, and was denied for that."""
         self.record(Entry(None, Decision(Action.DENY, Reason.MALFORMED, None, None), None, (), fault=str(error)))
@@ -59,6 +103,9 @@ class Gate:
     def escaped(self, _loop: AbstractEventLoop, context: dict[str, Any]) -> None:
         """Record what broke outside any subject: an event loop's exception handler."""
         self.fault(context.get("exception") or RuntimeError(context["message"]), None)
+
+    def _settled(self, entry: Entry) -> Entry:
+        return replace(entry, decision=self._settle(entry))
 
     def _settle(self, entry: Entry) -> Decision:
         """Record what was decided; what then holds."""

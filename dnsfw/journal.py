@@ -20,7 +20,7 @@ import msgspec
 
 from dnsfw.errors import UsageError
 from dnsfw.privilege import User, acting_as
-from policy import Decision, Flow, Owner, Query, Spent
+from policy import Decision, Flow, Owner, Query, Request, Spent, Subject
 
 SCHEMA = 1
 _BACKLOG = 65_536  # entries held in memory while the disk is slow
@@ -31,10 +31,11 @@ _PARTING_SECONDS = 2.0  # a journal on a dead disk or an unread pipe holds nobod
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What the gate hands over: a subject, what was decided, and what was known. `fault` is our own error's text,
+    """What the gate hands over: a subject, what was decided, and what was known. `fault` is an error's text, or what
+    somebody else complained of,
     `spent` what a wildcard's budget comes to where this query was paid for or could not be."""
 
-    subject: Query | Flow | None
+    subject: Subject | None
     decision: Decision
     owner: Owner | None
     names: tuple[str, ...]
@@ -43,7 +44,8 @@ class Entry:
 
 
 class SubjectRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A query (`name`, `qtype`) or a flow (the rest), addresses as text."""
+    """A query (`name`, `qtype`), a flow (`proto` to `dport`) or an HTTP request on one (the rest), addresses as text.
+    `path` is without its query, which may hold secrets."""
 
     kind: str
     name: str | None = None
@@ -53,6 +55,10 @@ class SubjectRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     sport: int | None = None
     dst: str | None = None
     dport: int | None = None
+    scheme: str | None = None
+    host: str | None = None
+    method: str | None = None
+    path: str | None = None
 
 
 class RuleRecord(msgspec.Struct, frozen=True):
@@ -135,14 +141,20 @@ def _second(seconds: int) -> str:
 _text = lru_cache(maxsize=1024)(str)  # of addresses, of which few speak and many are spoken to
 
 
-def _subject(subject: Query | Flow | None) -> SubjectRecord:
+def _subject(subject: Subject | None) -> SubjectRecord:
     if subject is None:
         return SubjectRecord("unreadable")
     if isinstance(subject, Query):
         client = subject.client
         return SubjectRecord("query", subject.name, subject.qtype, client.proto, _text(client.src), client.sport)
-    ports = (subject.sport, subject.dport)
-    return SubjectRecord("flow", None, None, subject.proto, _text(subject.src), ports[0], _text(subject.dst), ports[1])
+    if isinstance(subject, Request):
+        url = (subject.scheme, subject.host, subject.method, subject.path)
+        return SubjectRecord("request", None, None, *_ends(subject.flow), *url)
+    return SubjectRecord("flow", None, None, *_ends(subject))
+
+
+def _ends(flow: Flow) -> tuple[int, str, int, str, int]:
+    return flow.proto, _text(flow.src), flow.sport, _text(flow.dst), flow.dport
 
 
 def _owner(owner: Owner) -> OwnerRecord:

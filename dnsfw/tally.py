@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from cachetools import LRUCache
 
 from dnsfw.journal import Entry
-from policy import Action, Flow, Owner, Proto, Query, Reason, suggest
+from policy import Action, Flow, Owner, Proto, Query, Reason, Request, suggest, suggest_passthrough
 
 _GROUPS = 1_000  # different denials remembered; more are only counted
 _SHOWN = 20
@@ -64,7 +64,9 @@ def _kind(entry: Entry) -> _Key:
             rule = entry.decision.rule if entry.decision.reason is Reason.BUDGET else None
             return (name if rule is None else rule.destination, who)  # a tunnel's names differ, its rule doesn't
         case Flow(proto=proto, dst=dst, dport=dport):
-            return (proto, dst, dport, who)
+            return (proto, dst, dport, entry.decision.reason, who)
+        case Request(scheme=scheme, host=host, method=method, path=path):
+            return (scheme, host, method, path, who)
         case _:
             return (entry.fault or "", who)
 
@@ -80,11 +82,15 @@ BECAUSE = {
     Reason.METHOD: "a rule allows this URL, but not this method",
     Reason.TYPE: "no program needs this DNS type",
     Reason.BUDGET: "too many different names were asked for under one wildcard",
+    Reason.PINNED: "the program refused our certificate: it trusts only authorities of its own",
+    Reason.UNTRUSTED: "the server's certificate can't be verified",
+    Reason.CLIENT_CERTIFICATE: "the server wants a certificate of the client, which only the program itself can show",
     Reason.MALFORMED: "it can't be read without ambiguity",
     Reason.FAULT: "dnsfw itself failed while judging it",
 }
 
-NO_REMEDY = (Reason.DENY_RULE, Reason.TYPE, Reason.BUDGET, Reason.MALFORMED, Reason.FAULT)
+NO_REMEDY = (Reason.DENY_RULE, Reason.TYPE, Reason.BUDGET, Reason.UNTRUSTED, Reason.MALFORMED, Reason.FAULT)
+_UNTOUCHED = (Reason.PINNED, Reason.CLIENT_CERTIFICATE)  # nobody may stand between
 
 
 def summary(tally: Tally, trouble: list[str], *, audit: bool) -> str:
@@ -120,6 +126,8 @@ def what(entry: Entry) -> str:
     match entry.subject:
         case Query(name=name):
             return f"resolve {printable(name) or '.'}"
+        case Request(method=method, scheme=scheme, host=host, path=path):
+            return f"{method} {scheme}://{host}{path}"
         case Flow() as flow:
             return f"{_destination(flow)}{_named(entry.names)}"
         case _:
@@ -171,4 +179,6 @@ def remedy(entry: Entry) -> str:
     """The policy line that would allow it; "" where no line would."""
     if entry.subject is None or entry.decision.reason in NO_REMEDY:
         return ""
+    if entry.decision.reason in _UNTOUCHED and isinstance(entry.subject, Flow):
+        return suggest_passthrough(entry.subject, entry.names)
     return suggest(entry.subject, entry.owner, entry.names)

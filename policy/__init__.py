@@ -5,12 +5,12 @@ The parser is imported by its own name, `policy.parse`: whoever only carries val
 
 from policy.bindings import Bindings
 from policy.budget import Budgets, Limits, Spent
-from policy.decide import Decision, decide, opaque, resolvable
+from policy.decide import Decision, decide, opaque, resolvable, unverified
 from policy.errors import PolicyInvalid, PolicySyntaxError
 from policy.index import Policy
 from policy.render import render
 from policy.rules import Attribute, Flag, Key, Kind, Rule, Source, Url
-from policy.suggest import suggest
+from policy.suggest import suggest, suggest_passthrough
 from policy.values import (
     Action,
     Address,
@@ -59,4 +59,6 @@ __all__ = [
     "render",
     "resolvable",
     "suggest",
+    "suggest_passthrough",
+    "unverified",
 ]

@@ -156,6 +156,13 @@ def opaque(policy: Policy, flow: Flow, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in names if _passed_through(policy, flow, name) or not _looked_at(policy, flow, name))
 
 
+def unverified(policy: Policy, flow: Flow, name: str) -> bool:
+    """May the proxy take any certificate for this host's? Only where a rule about it says `insecure`."""
+    return any(
+        Flag.INSECURE in rule.flags and rule.covers(flow.proto, flow.dport) for rule in policy.allows.by_name(name)
+    )
+
+
 def _looked_at(policy: Policy, flow: Flow, name: str) -> bool:
     return any(
         rule.kind is Kind.URL and rule.covers(flow.proto, flow.dport)

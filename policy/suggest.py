@@ -7,12 +7,13 @@ else as one plain line can. "" where no line can.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from ipaddress import ip_network
 
 from policy import paths
 from policy.names import InvalidNameError, Pattern, canonical
 from policy.render import render
-from policy.rules import ICMP, METHODS, SCHEME_PORTS, TCP, UDP, Kind, Rule, Url
+from policy.rules import ICMP, METHODS, SCHEME_PORTS, TCP, UDP, Flag, Kind, Rule, Url
 from policy.values import Action, Flow, Owner, Query, Request, Subject
 
 _PROTOS = {proto: protos for protos in (TCP, UDP, ICMP) for proto in protos}
@@ -31,6 +32,14 @@ def suggest(subject: Subject, _owner: Owner | None, names: Sequence[str]) -> str
         case Request():
             rule = _request(subject)
     return "" if rule is None else render(rule)
+
+
+def suggest_passthrough(flow: Flow, names: Sequence[str]) -> str:
+    """The line that has the proxy leave the flow's host alone, or "" where it has no name."""
+    rule = _flow(flow, names)
+    return (
+        "" if rule is None or rule.kind is not Kind.HOST else render(replace(rule, flags=frozenset({Flag.PASSTHROUGH})))
+    )
 
 
 def _host(name: str) -> Pattern | None:

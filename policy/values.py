@@ -130,5 +130,8 @@ class Reason(StrEnum):
     PATH = "path"
     TYPE = "type"  # a DNS type that programs have no use for, tunnels do
     BUDGET = "budget"  # more names or octets through one wildcard than programs need
+    PINNED = "pinned"  # the program refuses the proxy's certificate: it trusts other authorities than the system's
+    UNTRUSTED = "untrusted"  # the server's certificate can't be verified by the proxy
+    CLIENT_CERTIFICATE = "client-certificate"  # the server wants one of the client, and the proxy has none
     MALFORMED = "malformed"  # the subject can't be read without ambiguity
     FAULT = "fault"  # an error of our own while judging

@@ -36,7 +36,6 @@ class Trouble(StrEnum):
     PINNED = "pinned"  # the client trusts other authorities than this system's: it refused our certificate
     UNTRUSTED = "untrusted"  # the server's certificate can't be verified
     CLIENT_CERTIFICATE = "client-certificate"  # the server wants one of the client, which only the client could show
-    UPSTREAM = "upstream"  # the server can't be reached, or breaks its protocol
     FAULT = "fault"  # an error of our own
 
 
@@ -64,10 +63,11 @@ class Closed(msgspec.Struct, frozen=True, tag=True):
 
 
 class Greeted(msgspec.Struct, frozen=True, tag=True):
-    """Proxy: a client wants TLS with this server name, None if it names none. Answered by Steered."""
+    """Proxy: a client wants TLS, and this is its ClientHello, in one record. Read by the gate, so that there is one
+    reader of such things. Answered by Steered."""
 
     connection: int
-    name: str | None
+    hello: bytes
 
 
 class Asked(msgspec.Struct, frozen=True, tag=True):
@@ -89,11 +89,10 @@ class Unreadable(msgspec.Struct, frozen=True, tag=True):
 
 
 class Reported(msgspec.Struct, frozen=True, tag=True):
-    """Proxy: what else a connection came to. `name` is its server name. Not answered."""
+    """Proxy: what else a connection came to. `detail` is somebody else's words, or an error's. Not answered."""
 
     connection: int
     trouble: Trouble
-    name: str | None
     detail: str
 
 
@@ -108,10 +107,11 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 class Steered(msgspec.Struct, frozen=True, tag=True):
-    """Gate: do this with the connection. `insecure`: the server's certificate need not be verified. `refusal` is there
-    where the course is REFUSE."""
+    """Gate: do this with the connection. `name` is the server's, canonical, "" if the client names none. `insecure`:
+    the server's certificate need not be verified. `refusal` is there where the course is REFUSE."""
 
     course: Course
+    name: str = ""
     insecure: bool = False
     refusal: Refusal | None = None
 

@@ -7,6 +7,7 @@ conversation, which both must expect at any time.
 from __future__ import annotations
 
 import socket
+from typing import Literal
 
 import msgspec
 
@@ -43,9 +44,15 @@ class Finished(msgspec.Struct, frozen=True, tag=True):
     summary: str
 
 
-type Message = Listening | Ready | Failed | Finish | Finished
+class Wanted(msgspec.Struct, frozen=True, tag=True):
+    """Engine: somebody who may asks the supervisor for this (dnsfw/control)."""
 
-_decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Listening | Ready | Failed | Finish | Finished)
+    what: Literal["stop", "sudo-on", "sudo-off"]
+
+
+type Message = Listening | Ready | Failed | Finish | Finished | Wanted
+
+_decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Listening | Ready | Failed | Finish | Finished | Wanted)
 
 
 class Channel:

@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from dnsfw import __version__
+from dnsfw.control.commands import COMMANDS
 from dnsfw.errors import DnsfwError
 from dnsfw.playground.command import demo_command
 from dnsfw.poison.command import poison_command
@@ -149,6 +150,8 @@ def down() -> None:
 
 main.add_command(demo_command)
 main.add_command(poison_command)
+for _command in COMMANDS:
+    main.add_command(_command)
 
 
 @main.command(short_help="Check policies without enforcing them.")

@@ -19,15 +19,21 @@ from bpf.owners import Owners, Sources
 from bpf.sockdiag import SockDiag
 from dnsfw.cgroups import find_root
 from dnsfw.channel import Channel, Failed, Finish, Finished, Listening, Ready
+from dnsfw.control.access import Access
+from dnsfw.control.answers import Answers, Identity, InForce, Parts
+from dnsfw.control.server import ControlServer, listen
 from dnsfw.errors import DnsfwError, SetupError
 from dnsfw.gate import Gate
 from dnsfw.guard import QUEUE, GuardOptions, Place
 from dnsfw.journal import Entry, Journal
+from dnsfw.orders import Orders
 from dnsfw.policies import Surroundings, load_policy
 from dnsfw.privilege import Capability, User, become, undumpable
+from dnsfw.recent import Recent
 from dnsfw.system import system_upstreams
 from dnsfw.tally import Tally, several, summary
 from firewall.frames import LinkWatch
+from firewall.overflow import LoadFile
 from firewall.packet import PacketError, parse_packet
 from firewall.queue import Queue
 from policy import Action, Bindings, Flow
@@ -72,15 +78,18 @@ class Engine:
         self._audit = options.audit
         self._channel = channel
         self._tally = Tally()
-        policy = load_policy(options.policy, Surroundings(place.environ, place.user, options.repo))
+        self._recent = Recent()
+        loaded = load_policy(options.policy, Surroundings(place.environ, place.user, options.repo))
         self._journal = Journal(options.journal, _mode(options), place.user)
         stack.callback(self._journal.close)
         self._upstreams = options.upstreams or system_upstreams(guarding_host=place.network is None)
+        self._control_socket = stack.enter_context(listen(place.directory, place.user.uid))
         with nullcontext() if place.network is None else place.network.entered():
             diag = stack.enter_context(SockDiag())
             self._listeners = _listen()
             for listener in (*self._listeners.udp, *self._listeners.tcp):
                 stack.enter_context(listener)
+            load = stack.enter_context(LoadFile(QUEUE))
             self._queue = stack.enter_context(Queue(QUEUE, self._judge, self._fault, self._malformed))
         self._links = stack.enter_context(LinkWatch()) if place.network is None and not options.audit else None
         channel.send(Listening(self._listeners.port, QUEUE))  # the table is made while the compiler works
@@ -89,9 +98,22 @@ class Engine:
         paths = stack.enter_context(CgroupPaths(find_root()))
         owners = Owners(Sources(attached, diag, paths))
         self._bindings = Bindings()
-        self._gate = Gate(policy, self._bindings, owners.of, self._record, time.monotonic, options.audit)
+        self._gate = Gate(loaded.policy, self._bindings, owners.of, self._record, time.monotonic, options.audit)
         resolver = ResolverConfig(self._upstreams, refusal=Refusal.REFUSED if options.refused else Refusal.NXDOMAIN)
         self._resolver = Resolver(resolver, self._gate.query, self._bindings.bind, time.monotonic, self._gate.fault)
+        inside = Parts(
+            tally=self._tally,
+            recent=self._recent,
+            journal=self._journal,
+            resolver=self._resolver,
+            owners=owners,
+            bindings=self._bindings,
+            load=load,
+            policy=InForce(loaded, place.began),
+        )
+        identity = Identity(place.directory.name, options.audit, place.network is None, place.began)
+        answers = Answers(identity, inside, Orders(channel), time.monotonic)
+        self._control = ControlServer(Access(place.user.uid, options.token), answers.answer)
 
     async def serve(self) -> None:
         """Until the supervisor says so, or is gone."""
@@ -105,10 +127,12 @@ class Engine:
         if self._links is not None:
             loop.add_reader(self._links.fileno(), self._cover_links)
             self._cover_links()
+        await self._control.serve(self._control_socket)
         self._channel.send(Ready())
         await ended.wait()
         loop.remove_reader(self._queue.fileno())
         loop.remove_reader(self._channel.fileno())
+        self._control.close()
         await self._resolver.close()
         self._report()
 
@@ -155,6 +179,7 @@ class Engine:
 
     def _record(self, entry: Entry) -> None:
         self._tally.take(entry)
+        self._recent.take(entry, time.time())
         self._journal.record(entry)
 
 

@@ -47,17 +47,20 @@ class GuardOptions:
     refused: bool
     quiet: bool
     repo: str = ""
+    token: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
     """What is guarded: a network namespace of ours, or None for the host's; the cgroup whose sockets are attributed;
-    the user who asked, and that user's environment."""
+    the user who asked, and that user's environment; the run's directory; when it began, in seconds since the epoch."""
 
     network: NetworkNamespace | None
     cgroup: Path
     user: User
     environ: Mapping[str, str]
+    directory: Path
+    began: float
 
 
 class Guard:

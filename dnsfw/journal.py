@@ -18,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 
+from dnsfw.control.messages import JournalState
 from dnsfw.errors import UsageError
 from dnsfw.privilege import User, acting_as
 from policy import Decision, Flow, Owner, Query, Request, Spent, Subject
@@ -114,7 +115,7 @@ def to_record(entry: Entry, when: float, mode: str) -> Record:
     rule = decision.rule
     return Record(
         v=SCHEMA,
-        time=_rfc3339(when),
+        time=rfc3339(when),
         mode=mode,
         subject=_subject(entry.subject),
         decision=decision.action.value,
@@ -127,7 +128,8 @@ def to_record(entry: Entry, when: float, mode: str) -> Record:
     )
 
 
-def _rfc3339(when: float) -> str:
+def rfc3339(when: float) -> str:
+    """Seconds since the epoch as UTC text."""
     seconds, micros = divmod(round(when * 1e6), 1_000_000)
     return f"{_second(seconds)}.{micros:06}Z"
 
@@ -174,7 +176,9 @@ class Journal:
 
     def __init__(self, path: Path | None, mode: str, reader: User, clock: Callable[[], float] = time.time) -> None:
         self.lost = 0
+        self.written = 0
         self.trouble = ""
+        self._path = "" if path is None else str(path)
         self._mode = mode
         self._clock = clock
         self._backlog: deque[tuple[float, Entry]] = deque(maxlen=_BACKLOG)
@@ -184,6 +188,10 @@ class Journal:
         self._stop = threading.Event()
         self._file = None if path is None else _open(path, reader)
         self._thread = threading.Thread(target=self._write_all, args=(self._file,), name="journal", daemon=True)
+
+    def state(self) -> JournalState:
+        """For `dnsfw status`."""
+        return JournalState(self._path, self.written, 0, self.lost, self.trouble)
 
     def start(self) -> None:
         """Begin writing; entries taken before are waiting."""
@@ -235,6 +243,7 @@ class Journal:
         except OSError as error:  # disk full, a closed pipe: the guard goes on and says so at the end
             self.lost += self._unwritten()
             self.trouble = error.strerror or str(error)
+        self.written += self._in_hand - self._unwritten()
         if len(self._left) < len(whole):
             self._torn = whole[len(whole) - len(self._left) - 1] != ord("\n")
         self._left = memoryview(b"")

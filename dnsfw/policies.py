@@ -10,6 +10,7 @@ import pwd
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from textwrap import indent
 from typing import NamedTuple
@@ -92,7 +93,15 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in PRESETS.glob("*.policy"))
 
 
-def load_policy(path: Path | None, surroundings: Surroundings) -> Policy:
+class Loaded(NamedTuple):
+    """A policy, and which text it came from: the file ("" if none) and its SHA-256 as it was read."""
+
+    policy: Policy
+    file: str = ""
+    sha256: str = ""
+
+
+def load_policy(path: Path | None, surroundings: Surroundings) -> Loaded:
     """`path`, else `dnsfw.policy` in the current folder, else the empty policy, which denies everything.
 
     Raises UsageError with every mistake in it.
@@ -100,20 +109,25 @@ def load_policy(path: Path | None, surroundings: Surroundings) -> Policy:
     if path is None:
         path = DEFAULT if DEFAULT.exists() else None
     if path is None:
-        return Policy(())
-    policy = valid_policy(path, surroundings)
-    _refuse_urls(policy)
-    _refuse_untold(policy)
-    return policy
+        return Loaded(Policy(()))
+    loaded = _loaded(path, surroundings)
+    _refuse_urls(loaded.policy)
+    _refuse_untold(loaded.policy)
+    return loaded
 
 
 def valid_policy(path: Path, surroundings: Surroundings) -> Policy:
     """The policy in that file, whether or not it can be enforced. Raises UsageError with every mistake in it."""
+    return _loaded(path, surroundings).policy
+
+
+def _loaded(path: Path, surroundings: Surroundings) -> Loaded:
     text = read(path)
     try:
-        return parse_policy(text, str(path), Library(path.parent, surroundings), surroundings)
+        policy = parse_policy(text, str(path), Library(path.parent, surroundings), surroundings)
     except PolicyInvalid as invalid:
         raise UsageError(_told(path, invalid.errors), "Nothing was started. Mend the policy and try again.") from None
+    return Loaded(policy, str(path.absolute()), sha256(text).hexdigest())
 
 
 def parse_policy(text: str | bytes, file: str, library: Library, surroundings: Surroundings) -> Policy:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -40,7 +41,8 @@ def run(options: GuardOptions, argv: Sequence[str], environ: Mapping[str, str], 
         cgroup = stack.enter_context(cgroups.cgroup(name))
         network = stack.enter_context(NetworkNamespace())
         _let_ping_who_may(network)
-        guard = stack.enter_context(guarding(options, Place(network, cgroup, user, environ)))
+        place = Place(network, cgroup, user, environ, record.directory, time.time())
+        guard = stack.enter_context(guarding(options, place))
         stack.enter_context(_connected(record, network))
         guard.enforce()
         environment = _environment(environ, user)

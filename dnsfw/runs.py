@@ -22,6 +22,7 @@ from dnsfw.namespaces import network_namespace_id
 
 STATE_ROOT = Path("/run/dnsfw")
 _SYSCTL_ROOT = Path("/proc/sys")
+_PASSABLE = 0o711  # who started a guard reaches its control socket; nobody but root can hold a lock
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -47,6 +48,7 @@ class Run:
     def _save(self, record: Record) -> None:
         self.record = record
         partial = self.directory / "record.new"
+        partial.touch(mode=0o600)
         partial.write_bytes(msgspec.json.encode(record))
         partial.replace(self.directory / "record")
 
@@ -83,7 +85,8 @@ def claimed(name: str, root: Path = STATE_ROOT) -> Iterator[Run]:
         _sweep(root)
         run = Run(root, name)
         try:
-            run.directory.mkdir(mode=0o700)
+            run.directory.mkdir()
+            run.directory.chmod(_PASSABLE)
         except FileExistsError:
             raise SetupError("A dnsfw up guards this host already.", "End that one first (Ctrl-C there).") from None
         lock = os.open(run.directory / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -203,7 +206,8 @@ def _locked(root: Path) -> Iterator[None]:
     nothing is left when the last run removes it."""
     while True:
         try:
-            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            root.mkdir(parents=True, exist_ok=True)
+            root.chmod(_PASSABLE)
             lock = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise SetupError(f"{root} can't be made: {error.strerror}.", "dnsfw keeps its state there.") from error

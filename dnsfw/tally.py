@@ -56,6 +56,10 @@ class Tally:
         else:
             seen.count += 1
 
+    def most(self, count: int) -> list[Denial]:
+        """The commonest kinds of denial."""
+        return sorted(self.denials.values(), key=lambda denial: -denial.count)[:count]
+
 
 def _kind(entry: Entry) -> _Key:
     who = "" if entry.owner is None else entry.owner.exe
@@ -107,8 +111,8 @@ def _fitting(line: str) -> str:
 
 
 def _denials(tally: Tally) -> Iterator[str]:
-    kinds = sorted(tally.denials.values(), key=lambda denial: -denial.count)
-    for denial in kinds[:_SHOWN]:
+    kinds = tally.most(_SHOWN)
+    for denial in kinds:
         entry = denial.first
         times = f" ×{denial.count}" if denial.count > 1 else ""
         yield f"  ✗ {what(entry)}{times}  by {who(entry.owner)}"
@@ -116,7 +120,7 @@ def _denials(tally: Tally) -> Iterator[str]:
         line = remedy(entry)
         if line:
             yield f"      to allow it: {line}"
-    shown = sum(denial.count for denial in kinds[:_SHOWN])
+    shown = sum(denial.count for denial in kinds)
     if tally.denied > shown:
         yield f"  … and {tally.denied - shown} more; --journal FILE keeps them all"
 

@@ -7,6 +7,7 @@ but its end by a signal: a dead engine leaves everything closed, and so does our
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 
@@ -26,8 +27,9 @@ def up(options: GuardOptions, environ: Mapping[str, str]) -> int:
     user = calling_user(environ)
     with ExitStack() as stack:
         with held_back():
-            stack.enter_context(runs.claimed(_name()))
-        guard = stack.enter_context(guarding(options, Place(None, find_root(), user, environ)))
+            record = stack.enter_context(runs.claimed(_name()))
+        place = Place(None, find_root(), user, environ, record.directory, time.time())
+        guard = stack.enter_context(guarding(options, place))
         guard.enforce()
         signal.pthread_sigmask(signal.SIG_BLOCK, WAITED)  # tear-down is whole
         say(f"guarding this host{' (audit: nothing is denied)' if options.audit else ''}; Ctrl-C ends it.")

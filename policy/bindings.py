@@ -6,12 +6,12 @@ What is pushed out early is counted, and missing is always the safe side: no bin
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from cachetools import TLRUCache
 
-from policy.values import Address
+from policy.values import Address, Binding, address
 
 ADDRESSES = 16_384
 NAMES_PER_ADDRESS = 32
@@ -57,12 +57,20 @@ class Bindings:
     def __len__(self) -> int:
         return len(self._table)
 
+    def live(self, now: float) -> Iterator[Binding]:
+        """All that is bound at `now`, the least used address first."""
+        self._table.now = now
+        for key in list(self._table):
+            known = self._table.get(key)
+            for name, until in _alive(known.expiry, now).items() if known else ():
+                yield Binding(name, address(key), until)
+
     def bind(self, name: str, answers: Iterable[tuple[Address, float]], now: float) -> None:
         """Bind canonical `name` to each address for its time to live in seconds. A later answer never shortens one."""
         self._table.now = now
-        for address, ttl in answers:
+        for each, ttl in answers:
             if ttl > 0:
-                self._bind(name, address.packed, now + ttl)
+                self._bind(name, each.packed, now + ttl)
 
     def _bind(self, name: str, key: bytes, until: float) -> None:
         known = self._table.get(key)

@@ -20,7 +20,7 @@ from resolver.exchange import Answered, Asked, Attempt, Exchange, Failed, Outcom
 from resolver.framing import Deframer, FrameError, frame
 from resolver.readiness import Readiness
 from resolver.tls import TlsChannel, verifying_context
-from resolver.upstreams import Standings, Transport
+from resolver.upstreams import Standing, Standings, Transport
 
 type Clock = Callable[[], float]
 type Done = Callable[[Outcome], None]
@@ -42,6 +42,10 @@ class Forwarder:
         self._runs: dict[Asked, _Run] = {}
         self._waiting = 0
         self._closed = False
+
+    def standings(self) -> tuple[Standing, ...]:
+        """How the upstreams are."""
+        return self._standings.told()
 
     def is_asking(self, asked: Asked) -> bool:
         return asked in self._runs

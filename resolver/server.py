@@ -19,6 +19,7 @@ from resolver.forwarder import Forwarder
 from resolver.reply import servfail
 from resolver.tcp import Connections, TcpConnection
 from resolver.udp import Send, UdpListener
+from resolver.upstreams import Standing
 
 
 class Resolver:
@@ -65,6 +66,10 @@ class Resolver:
         self._connections.abort_all()
         for server in self._tcp:
             await server.wait_closed()
+
+    def standings(self) -> tuple[Standing, ...]:
+        """How the upstreams are; empty before `serve`."""
+        return () if self._forwarder is None else self._forwarder.standings()
 
     def policy_changed(self) -> None:
         """The judge speaks for another policy from now on."""

@@ -130,6 +130,15 @@ def _port(digits: str, text: str) -> int:
     return int(digits)
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One upstream of late. `rtt` is in seconds, None before its first answer; `silent` is one that timed out."""
+
+    upstream: Upstream
+    rtt: float | None
+    silent: bool
+
+
 @dataclass(slots=True)
 class Standings:
     """How quickly each upstream answered of late, for choosing the order of asking. One entry an upstream."""
@@ -156,3 +165,10 @@ class Standings:
     def timed_out(self, upstream: Upstream, now: float) -> None:
         self._failed_at[upstream] = now
         self._rtt[upstream] = _PENALTY
+
+    def told(self) -> tuple[Standing, ...]:
+        """For people to read, in the configured order."""
+        return tuple(
+            Standing(each, None if each in self._failed_at else self._rtt.get(each), each in self._failed_at)
+            for each in self.upstreams
+        )

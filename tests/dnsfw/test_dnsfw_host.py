@@ -148,9 +148,9 @@ def test_all_mistakes_of_a_policy_with_their_places(tmp_path: Path) -> None:
 
 def test_no_policy_denies_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert load_policy(None, SURROUNDINGS).rules == ()
+    assert load_policy(None, SURROUNDINGS).policy.rules == ()
     (tmp_path / "dnsfw.policy").write_text("example.com\n")
-    assert len(load_policy(None, SURROUNDINGS).rules) == 1
+    assert len(load_policy(None, SURROUNDINGS).policy.rules) == 1
 
 
 @pytest.mark.parametrize(("place", "reason"), [("none", "No such file"), (".", "Is a directory")])
@@ -162,7 +162,7 @@ def test_a_policy_that_cannot_be_read(tmp_path: Path, place: str, reason: str) -
 def test_users_are_looked_up_and_unknown_ones_are_mistakes(tmp_path: Path) -> None:
     policy = tmp_path / "policy"
     policy.write_text("example.com user=games\n")
-    (rule,) = load_policy(policy, SURROUNDINGS).rules
+    (rule,) = load_policy(policy, SURROUNDINGS).policy.rules
     assert rule.who[0].value == str(pwd.getpwnam("games").pw_uid)
     policy.write_text("example.com user=nobody-of-that-name\n")
     with pytest.raises(UsageError, match="nobody-of-that-name"):

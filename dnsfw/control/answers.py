@@ -1,0 +1,191 @@
+"""A guard's answers about itself.
+
+Law: reads what the engine's parts count, and turns it into messages. Changes nothing: what is to be changed is passed
+on as `Orders`.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass, field
+from typing import Final, Protocol
+
+from bpf.owners import Owners
+from dnsfw import __version__
+from dnsfw.control import messages as m
+from dnsfw.journal import SCHEMA, Journal, rfc3339
+from dnsfw.policies import Loaded
+from dnsfw.recent import Judged, Recent
+from dnsfw.tally import Denial, Tally, because, remedy, what, who
+from firewall.overflow import LoadFile
+from policy import Bindings, Flow
+from resolver.server import Resolver
+from resolver.upstreams import Standing
+
+_DENIALS: Final = 10
+_BINDINGS: Final = 5_000
+_FLOWS: Final = 1_000
+_OWNER_SOURCE: Final = "BPF on the cgroup's sockets"
+
+
+class Orders(Protocol):
+    """What a question may set in motion. Each raises DnsfwError."""
+
+    async def health(self) -> m.HealthReport: ...
+    async def metrics(self) -> m.MetricsReport: ...
+    async def reload(self) -> m.ReloadReport: ...
+    async def stop(self) -> m.Accepted: ...
+    async def sudo(self, *, on: bool) -> m.Accepted: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a guard is from its start on. `began` is seconds since the epoch."""
+
+    name: str
+    audit: bool
+    is_host: bool
+    began: float
+    lives: m.Lives = field(default_factory=m.Lives)
+    lockdown: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class InForce:
+    """The policy in force, changed by a reload. `since` is seconds since the epoch."""
+
+    loaded: Loaded
+    since: float
+    generation: int = 0
+
+    def state(self) -> m.PolicyState:
+        loaded = self.loaded
+        return m.PolicyState(loaded.file, loaded.sha256, len(loaded.policy.rules), self.generation, rfc3339(self.since))
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What of an engine is looked at."""
+
+    tally: Tally
+    journal: Journal
+    resolver: Resolver
+    recent: Recent
+    owners: Owners
+    bindings: Bindings
+    load: LoadFile
+    policy: InForce
+
+
+class Answers:
+    """`clock` is the bindings' own: monotonic seconds."""
+
+    def __init__(self, identity: Identity, parts: Parts, orders: Orders, clock: Callable[[], float]) -> None:
+        self._identity = identity
+        self._parts = parts
+        self._orders = orders
+        self._clock = clock
+
+    async def answer(self, question: m.Question) -> m.Answer:
+        """Raises DnsfwError where there is none."""
+        match question:
+            case m.Status():
+                return self.status()
+            case m.Bindings():
+                return self._bindings()
+            case m.Flows():
+                return self._flows()
+            case _:
+                return await self._order(question)
+
+    def _order(self, question: m.Health | m.Reload | m.Stop | m.Metrics | m.Sudo) -> Awaitable[m.Answer]:
+        match question:
+            case m.Health():
+                return self._orders.health()
+            case m.Metrics():
+                return self._orders.metrics()
+            case m.Reload():
+                return self._orders.reload()
+            case m.Stop():
+                return self._orders.stop()
+            case m.Sudo(on=on):
+                return self._orders.sudo(on=on)
+
+    def status(self) -> m.StatusReport:
+        """The guard at a glance."""
+        who_am_i, parts = self._identity, self._parts
+        load = parts.load.read()
+        return m.StatusReport(
+            name=who_am_i.name,
+            mode="audit" if who_am_i.audit else "enforce",
+            guards="host" if who_am_i.is_host else "command",
+            since=rfc3339(who_am_i.began),
+            policy=parts.policy.state(),
+            counts=m.Counts(parts.tally.allowed, parts.tally.denied, parts.tally.faults),
+            denials=tuple(map(_denial, parts.tally.most(_DENIALS))),
+            resolver=asdict(parts.resolver.counters),
+            queue=m.QueueState(load.waiting, load.lost),
+            owners=m.OwnersState(_OWNER_SOURCE, dict(parts.owners.counts)),
+            bindings=m.BindingsState(len(parts.bindings), parts.bindings.evicted),
+            upstreams=tuple(map(_upstream, parts.resolver.standings())),
+            journal=parts.journal.state(),
+            lockdown=who_am_i.lockdown,
+            lives=who_am_i.lives,
+            versions=versions(),
+        )
+
+    def _flows(self) -> m.FlowsReport:
+        judged = self._parts.recent.latest_first()
+        return m.FlowsReport(tuple(map(_flow, judged[:_FLOWS])), max(0, len(judged) - _FLOWS))
+
+    def _bindings(self) -> m.BindingsReport:
+        now = self._clock()
+        live = [
+            m.BindingState(str(binding.address), binding.name, round(binding.expires_at - now, 1))
+            for binding in self._parts.bindings.live(now)
+        ]
+        live.sort(key=lambda binding: (binding.name, binding.address))
+        return m.BindingsReport(tuple(live[:_BINDINGS]), max(0, len(live) - _BINDINGS))
+
+
+def versions() -> dict[str, str]:
+    """Of what a report of a fault should name."""
+    return {
+        "dnsfw": __version__,
+        "python": platform.python_version(),
+        "kernel": platform.release(),
+        "journal": str(SCHEMA),
+        "control": str(m.VERSION),
+    }
+
+
+def _denial(denial: Denial) -> m.DenialState:
+    first = denial.first
+    return m.DenialState(denial.count, what(first), who(first.owner), because(first), remedy(first))
+
+
+def _upstream(standing: Standing) -> m.UpstreamState:
+    server = str(standing.upstream)
+    if standing.silent:
+        return m.UpstreamState(server, "silent", None)
+    return m.UpstreamState(server, "untried" if standing.rtt is None else "answers", standing.rtt)
+
+
+def _flow(judged: Judged) -> m.FlowState:
+    entry = judged.latest
+    flow, owner, rule = entry.subject, entry.owner, entry.decision.rule
+    if not isinstance(flow, Flow):
+        raise TypeError("only flows are remembered as flows")
+    return m.FlowState(
+        proto=flow.proto,
+        dst=str(flow.dst),
+        dport=flow.dport,
+        names=entry.names,
+        exe="" if owner is None else owner.exe,
+        pid=None if owner is None else owner.pid,
+        decision=entry.decision.action.value,
+        rule="" if rule is None else f"{rule.source.file}:{rule.source.line}",
+        count=judged.count,
+        last=rfc3339(judged.when),
+    )

@@ -1,0 +1,34 @@
+"""What questions over the control socket set in motion.
+
+Law: passes on. What the supervisor alone may do goes to it over the channel; the answer is that it was passed on.
+"""
+
+from __future__ import annotations
+
+from dnsfw.channel import Channel, Wanted
+from dnsfw.control.messages import Accepted, HealthReport, MetricsReport, ReloadReport
+from dnsfw.errors import DnsfwError
+
+
+class Orders:
+    """Of one engine. `channel` leads to its supervisor."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    async def stop(self) -> Accepted:
+        self._channel.send(Wanted("stop"))
+        return Accepted()
+
+    async def sudo(self, *, on: bool) -> Accepted:
+        self._channel.send(Wanted("sudo-on" if on else "sudo-off"))
+        return Accepted()
+
+    async def reload(self) -> ReloadReport:
+        raise DnsfwError("This guard can't reload its policy.", "Take it down and start it again.")
+
+    async def health(self) -> HealthReport:
+        raise DnsfwError("This guard can't try itself.")
+
+    async def metrics(self) -> MetricsReport:
+        raise DnsfwError("This guard keeps no metrics.")

@@ -17,9 +17,10 @@ demo: setup  ## a malicious package on a tiny internet, unguarded, then guarded
 test: lint types layers  ## all checks: lint, types, layers, then every test
 	@$(ROOT) $(BIN)/python -m pytest
 
-lint: setup  ## ruff: rules and format
+lint: setup  ## ruff: rules and format; ESLint for action/
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet . || { $(BIN)/ruff format --check .; exit 1; }
+	@cd action && ../$(BIN)/node node_modules/eslint/bin/eslint.js .
 
 types: setup  ## mypy, strict
 	@$(BIN)/mypy

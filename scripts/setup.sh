@@ -116,6 +116,16 @@ install_project() {
   cp pyproject.toml .venv/dnsfw-pyproject.toml
 }
 
+# --- the action's lint ---
+
+action_lint_is_installed() { cmp -s action/package-lock.json action/node_modules/dnsfw-package-lock.json; }
+
+# Into action/node_modules, by the Node of .venv; its scripts are not run.
+install_action_lint() {
+  (cd action && PATH=$PWD/../.venv/bin:$PATH npm ci --ignore-scripts --no-audit --no-fund) &&
+  cp action/package-lock.json action/node_modules/dnsfw-package-lock.json
+}
+
 # --- all of it ---
 
 main() {
@@ -144,6 +154,7 @@ main() {
     environment_key >"$stamp"
   fi
   project_is_installed || step "dnsfw itself, editable: .venv/bin/dnsfw" install_project || fail "see above"
+  action_lint_is_installed || step "ESLint for action/ (npm ci)" install_action_lint || fail "see above"
 }
 
 main

@@ -99,6 +99,25 @@ def bind_read_only(target: str) -> None:
     _mount(None, target, None, _MS_BIND | _MS_REMOUNT | _MS_RDONLY | _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
 
 
+def show(source: str, target: str) -> None:
+    """Show `source` in the place of `target`, read-only; programs in it may run."""
+    bind(source, target)
+    _mount(None, target, None, _MS_BIND | _MS_REMOUNT | _MS_RDONLY | _MS_NOSUID | _MS_NODEV)
+
+
+@contextmanager
+def narrowed_root(directory: str) -> Iterator[None]:
+    """An empty tmpfs at `directory`, to be filled inside; then it is this process's whole file system, read-only.
+
+    Wants mounts of one's own (`private_mounts`).
+    """
+    _mount("tmpfs", directory, "tmpfs", _MS_NOSUID | _MS_NODEV)
+    yield
+    _mount(None, directory, None, _MS_REMOUNT | _MS_RDONLY | _MS_NOSUID | _MS_NODEV)
+    os.chroot(directory)
+    os.chdir("/")
+
+
 def hide_directory(target: str) -> None:
     """An empty read-only directory in the place of `target`."""
     _mount("tmpfs", target, "tmpfs", _MS_RDONLY | _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)

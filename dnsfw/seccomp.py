@@ -1,6 +1,7 @@
-"""System calls that would lead around a network namespace, refused to the guarded command.
+"""System call filters: what would lead around a network namespace is refused to the guarded command; the proxy is left
+with what a table names.
 
-Law: the filter is made by a pure function from a table; only `install` touches the kernel (seccomp(2)). It stays for
+Law: a filter is made by a pure function from a table; only `install` touches the kernel (seccomp(2)). It stays for
 every descendant and can't be taken off.
 """
 
@@ -11,7 +12,7 @@ import errno
 import os
 import platform
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from dnsfw.errors import SetupError
@@ -22,7 +23,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _PR_SET_SECCOMP, _MODE_FILTER = 22, 2
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 # struct seccomp_data: nr, arch, instruction_pointer, args[6]; the low halves on a little-endian machine.
-_NR, _ARCH, _ARG0, _ARG1 = 0, 4, 16, 24
+_NR, _ARCH, ARG0, ARG1 = 0, 4, 16, 24
 # <linux/filter.h>: load a word, jump if equal, return.
 _LOAD, _EQUAL, _RETURN = 0x20, 0x15, 0x06
 _INSTRUCTION = struct.Struct("=HBBI")
@@ -66,6 +67,15 @@ def program(machine: str) -> bytes:
     return b"".join([*blocks, _return(_ERRNO | errno.ENOSYS)])
 
 
+def only(arch: int, calls: Iterable[int], arguments: Mapping[int, tuple[int, tuple[int, ...]]]) -> bytes:
+    """The program that leaves one interface's `calls` and refuses all else with ENOSYS, for which callers have another
+    way or fail. `arguments` are calls allowed with few values of one argument: call → (its offset, values)."""
+    rules = [_permit_call(nr) for nr in calls]
+    rules += [_permit_argument(nr, offset, values) for nr, (offset, values) in arguments.items()]
+    body = _load(_NR) + b"".join(rules)
+    return _load(_ARCH) + _unless(arch, skip=body) + body + _return(_ERRNO | errno.ENOSYS)
+
+
 def install(code: bytes) -> None:
     """Put the filter on this process. Needs no_new_privs. Raises OSError."""
     buffer = ctypes.create_string_buffer(code, len(code))
@@ -83,9 +93,9 @@ def own_program() -> bytes:
 def _interface(abi: _Abi) -> Iterator[bytes]:
     """Everything about one interface; skipped as a whole for the others."""
     rules = [_refuse_call(nr, errno.ENOSYS) for nr in abi.refused]
-    rules += [_refuse_argument(nr, _ARG1, _TERMINAL_INPUT, errno.EPERM) for nr in abi.ioctl]
-    rules += [_refuse_argument(nr, _ARG0, _FOREIGN_FAMILIES, errno.EAFNOSUPPORT) for nr in abi.socket]
-    rules += [_refuse_argument(nr, _ARG0, (_SYS_SOCKET,), errno.ENOSYS) for nr in abi.socketcall]
+    rules += [_refuse_argument(nr, ARG1, _TERMINAL_INPUT, errno.EPERM) for nr in abi.ioctl]
+    rules += [_refuse_argument(nr, ARG0, _FOREIGN_FAMILIES, errno.EAFNOSUPPORT) for nr in abi.socket]
+    rules += [_refuse_argument(nr, ARG0, (_SYS_SOCKET,), errno.ENOSYS) for nr in abi.socketcall]
     body = b"".join(rules) + _return(_ALLOW)
     yield _load(_ARCH) + _unless(abi.arch, skip=body) + body
 
@@ -99,6 +109,20 @@ def _refuse_argument(nr: int, argument: int, values: tuple[int, ...], error: int
     refusal = _return(_ERRNO | error)
     tests = _load(argument) + b"".join(_unless(value, skip=refusal) + refusal for value in values)
     return _load(_NR) + _unless(nr, skip=tests) + tests
+
+
+def _permit_call(nr: int) -> bytes:
+    """Where the call's number is loaded."""
+    permission = _return(_ALLOW)
+    return _unless(nr, skip=permission) + permission
+
+
+def _permit_argument(nr: int, argument: int, values: tuple[int, ...]) -> bytes:
+    """The same, of a call with these values only."""
+    permission = _return(_ALLOW)
+    tests = _load(argument) + b"".join(_unless(value, skip=permission) + permission for value in values)
+    refused = tests + _return(_ERRNO | errno.EPERM)
+    return _unless(nr, skip=refused) + refused
 
 
 def _load(offset: int) -> bytes:

@@ -1,0 +1,54 @@
+"""What the proxy is left with: its user, a root with Python's library in it, the network, and few system calls.
+
+Law: takes away, and gives nothing. It holds for whoever called it and all descendants; a proxy that was taken over can
+use what it has open, and no more.
+"""
+
+from __future__ import annotations
+
+import platform
+import resource
+import sysconfig
+from collections.abc import Iterable
+from pathlib import Path
+
+from dnsfw import calls, namespaces, seccomp
+from dnsfw.privilege import User, become, undumpable
+
+# Beside the engine's (dnsfw/place.py).
+PROXY_USER = User(61_854, 61_854, (), "dnsfw-proxy", "/", "/usr/sbin/nologin")
+ROOTS = Path("/roots.pem")  # where the proxy finds the authorities that it verifies servers against
+_CONNECTIONS = 16_384  # descriptors, at two a client
+_MEMORY = 2 << 30
+
+
+def confine(roots: bytes, directory: Path) -> None:
+    """Leave the host's files and every privilege behind. `roots` is PEM; `directory` an empty one, to mount on.
+
+    Wants root and one thread. Python's library stays in sight, as it is loaded in part when it is used. Raises OSError.
+    """
+    namespaces.private_mounts()
+    with namespaces.narrowed_root(str(directory)):
+        (directory / ROOTS.name).write_bytes(roots)
+        for library in libraries():
+            place = directory / library.relative_to("/")
+            place.mkdir(parents=True, exist_ok=True)
+            namespaces.show(str(library), str(place))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_CONNECTIONS, _CONNECTIONS))
+    resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    become(PROXY_USER)
+    undumpable()
+
+
+def libraries() -> Iterable[Path]:
+    """The folders of Python's own library and of installed packages; none of ours, nothing of a user's."""
+    paths = sysconfig.get_paths()
+    named = {Path(paths[name]) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    return sorted(path for path in named if path.is_dir() and not any(path.is_relative_to(p) for p in named - {path}))
+
+
+def confine_calls() -> None:
+    """Leave but the system calls that the proxy lives on: it can start no process from here on. Raises OSError."""
+    seccomp.install(calls.program(platform.machine()))

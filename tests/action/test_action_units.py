@@ -13,10 +13,10 @@ NODE = Path(sys.prefix) / "bin" / "node"
 
 
 def test_the_action_s_own_tests_pass() -> None:
-    command = [NODE, "--test", "--test-reporter=spec"]
+    command = [NODE, "--test", "--test-reporter=tap"]
     environ = {**os.environ, "NO_COLOR": "1"}
     done = subprocess.run(command, cwd=ACTION, env=environ, capture_output=True, text=True, timeout=50, check=False)
-    counts = dict(re.findall(r"^ℹ (pass|fail) (\d+)$", done.stdout, re.MULTILINE))
+    counts = dict(re.findall(r"^# (pass|fail) (\d+)$", done.stdout, re.MULTILINE))
     assert done.returncode == 0, done.stdout
     assert int(counts["pass"]) > 50
     assert counts["fail"] == "0"

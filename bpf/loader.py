@@ -14,7 +14,7 @@ import select
 import signal
 import socket
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,13 +40,15 @@ _SHAPES: Mapping[str, tuple[int, int]] = {
 
 @dataclass(frozen=True)
 class Attached:
-    """The programs at work on a cgroup and all below it, until `close`."""
+    """The programs at work on a cgroup and all below it, until `close`. `descriptors` are the maps' and the links':
+    another process that holds them (`take_over`) keeps the programs at work too."""
 
     flows: Map
     sockets: Map
     programs: Map
     watched: Map
-    _descriptors: ExitStack
+    descriptors: tuple[int, ...]
+    _owned: ExitStack
     watched_ports: set[int] = field(default_factory=set, init=False)
 
     def watch(self, port: int) -> None:
@@ -56,7 +58,7 @@ class Attached:
 
     def close(self) -> None:
         """Detach everything."""
-        self._descriptors.close()
+        self._owned.close()
 
     def __enter__(self) -> Self:
         return self
@@ -81,7 +83,7 @@ class Loading:
         try:
             message, fds = self._receive(timeout)
             if message == _LOADED:
-                return _take_over(fds)
+                return take_over(fds)
             raise BpfError(f"{message.decode() or 'the BPF loader died'}{self._diagnosis()}")
         finally:
             self.close()
@@ -138,15 +140,16 @@ def _stop(child: int) -> None:
     os.waitpid(child, 0)
 
 
-def _take_over(fds: list[int]) -> Attached:
-    with ExitStack() as descriptors:
-        for fd in fds:
-            descriptors.callback(os.close, fd)
+def take_over(descriptors: Sequence[int]) -> Attached:
+    """What `Attached.descriptors` named in the process that they came from. Raises BpfError."""
+    with ExitStack() as owned:
+        for fd in descriptors:
+            owned.callback(os.close, fd)
         try:
-            maps = {name: Map(fd) for name, fd in zip(MAPS, fds, strict=False)}  # after the maps come the links
+            maps = {name: Map(fd) for name, fd in zip(MAPS, descriptors, strict=False)}  # after them come the links
         except OSError as error:
             raise BpfError(f"the BPF maps can't be used: {error}") from error
         for name, each in maps.items():
             if (each.shape.key_size, each.shape.value_size) != _SHAPES[name]:
                 raise BpfError(f"owner.h and records.py disagree on the map {name}: {each.shape}")
-        return Attached(**maps, _descriptors=descriptors.pop_all())
+        return Attached(**maps, descriptors=tuple(descriptors), _owned=owned.pop_all())

@@ -1,24 +1,36 @@
 """What the supervisor and the engine say to each other.
 
-Law: typed messages over a SOCK_SEQPACKET pair, one datagram each. The end of either side is the end of the
-conversation, which both must expect at any time.
+Law: typed messages over a SOCK_SEQPACKET pair, one datagram each, some with descriptors. The end of either side is the
+end of the conversation, which both must expect at any time.
 """
 
 from __future__ import annotations
 
+import fcntl
+import os
+import signal
 import socket
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
 
+from dnsfw.lifecycle import Life
+
 _LARGEST = 1 << 18  # more than a socket takes at once (net.core.wmem_default): no summary is cut
+_DESCRIPTORS = 32  # more than any message has
 
 
 class Listening(msgspec.Struct, frozen=True, tag=True):
-    """Engine: my sockets are bound; put the table in force."""
+    """Engine: my queue is bound, the policy is valid; put the table in force."""
 
-    resolver_port: int
     queue: int
+
+
+class Programs(msgspec.Struct, frozen=True, tag=True):
+    """Supervisor: here are the BPF maps and links (descriptors); and what became of engines before you."""
+
+    lives: tuple[Life, ...] = ()
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
@@ -50,33 +62,50 @@ class Wanted(msgspec.Struct, frozen=True, tag=True):
     what: Literal["stop", "sudo-on", "sudo-off"]
 
 
-type Message = Listening | Ready | Failed | Finish | Finished | Wanted
+type Message = Listening | Programs | Ready | Failed | Finish | Finished | Wanted
 
-_decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Listening | Ready | Failed | Finish | Finished | Wanted)
+_decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(
+    Listening | Programs | Ready | Failed | Finish | Finished | Wanted
+)
 
 
 class Channel:
-    """One end."""
+    """One end. `descriptors` came with the message that was last received; they are the receiver's to close."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+        self.descriptors: list[int] = []
 
     def fileno(self) -> int:
         """For event loops."""
         return self._sock.fileno()
 
-    def send(self, message: Message) -> None:
+    def signal_when_readable(self) -> None:
+        """This process gets SIGIO, blocked from here on, when there is something to receive (fcntl(2), O_ASYNC)."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGIO})
+        fcntl.fcntl(self._sock, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(self._sock, fcntl.F_SETFL, fcntl.fcntl(self._sock, fcntl.F_GETFL) | os.O_ASYNC)
+
+    def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
         """Raises OSError when the other end is gone."""
-        self._sock.send(msgspec.json.encode(message))
+        socket.send_fds(self._sock, [msgspec.json.encode(message)], descriptors)
 
     def receive(self, patience: float | None = None) -> Message | None:
-        """The next message; None when the other end is gone. Raises TimeoutError after `patience` seconds."""
+        """The next message; None when the other end is gone or talks nonsense.
+
+        Raises TimeoutError after `patience` seconds.
+        """
         self._sock.settimeout(patience)
         try:
-            raw = self._sock.recv(_LARGEST)
+            raw, self.descriptors, _, _ = socket.recv_fds(self._sock, _LARGEST, _DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
+        except BlockingIOError:
+            raise TimeoutError from None
         except ConnectionError:
             return None
-        return _decoder.decode(raw) if raw else None
+        try:
+            return _decoder.decode(raw) if raw else None
+        except msgspec.MsgspecError:  # an engine that says what none of ours says is as good as gone
+            return None
 
     def close(self) -> None:
         """Hang up."""

@@ -108,7 +108,7 @@ def run(command: tuple[str, ...], fail_on_deny: bool, **options: Any) -> None:  
     125 if the guard can't be set up, 126 if COMMAND can't be executed, 127 if it isn't found.
     """
     from dnsfw import preflight
-    from dnsfw.guard import GuardOptions
+    from dnsfw.place import GuardOptions
     from dnsfw.run import run as guarded
 
     environ = _callers_environment()
@@ -128,7 +128,7 @@ def up(**options: Any) -> None:
     Exit status: 0 when ended by a signal; 2 for a mistake in the call or the policy, 125 if the guard can't be set up.
     """
     from dnsfw import preflight
-    from dnsfw.guard import GuardOptions
+    from dnsfw.place import GuardOptions
     from dnsfw.up import up as guard_host
 
     environ = _callers_environment()

@@ -7,28 +7,26 @@ the capabilities that verdicts, attribution and map look-ups need. No kernel obj
 from __future__ import annotations
 
 import asyncio
-import errno
 import time
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
 
 from bpf.cgroup import CgroupPaths
 from bpf.errors import BpfError
-from bpf.loader import Attached, Loading
+from bpf.loader import Attached, take_over
 from bpf.owners import Owners, Sources
 from bpf.sockdiag import SockDiag
 from dnsfw.cgroups import find_root
-from dnsfw.channel import Channel, Failed, Finish, Finished, Listening, Ready
+from dnsfw.channel import Channel, Failed, Finish, Finished, Listening, Programs, Ready
 from dnsfw.control.access import Access
 from dnsfw.control.answers import Answers, Identity, InForce, Parts
 from dnsfw.control.server import ControlServer, listen
 from dnsfw.errors import DnsfwError, SetupError
 from dnsfw.gate import Gate
-from dnsfw.guard import QUEUE, GuardOptions, Place
 from dnsfw.journal import Entry, Journal
 from dnsfw.orders import Orders
+from dnsfw.place import QUEUE, EngineConfig, GuardOptions
 from dnsfw.policies import Surroundings, load_policy
-from dnsfw.privilege import Capability, User, become, undumpable
+from dnsfw.privilege import Capability, become, undumpable
 from dnsfw.recent import Recent
 from dnsfw.system import system_upstreams
 from dnsfw.tally import Tally, several, summary
@@ -38,29 +36,18 @@ from firewall.packet import PacketError, parse_packet
 from firewall.queue import Queue
 from policy import Action, Bindings, Flow
 from resolver.core import Refusal, ResolverConfig
-from resolver.listeners import Listeners, make_listeners
 from resolver.server import Resolver
 
-_RESOLVER_PORTS = range(53053, 53085)  # the first free one
-_LOADING_SECONDS = 20.0
+_HANDED_OVER_WITHIN = 30.0
 # Verdicts on the queue; a cgroup's path from its number; map look-ups on kernels before 5.19.
 _KEPT = (Capability.NET_ADMIN, Capability.DAC_READ_SEARCH, Capability.BPF)
 
 
-@dataclass(frozen=True, slots=True)
-class EngineConfig:
-    """Everything an engine needs to know, decided before it is forked. `user` is whom it becomes."""
-
-    options: GuardOptions
-    place: Place
-    user: User
-
-
-def run(config: EngineConfig, loading: Loading, channel: Channel) -> int:
+def run(config: EngineConfig, channel: Channel) -> int:
     """The engine's whole life; its exit status. The other end of `channel` is told why it can't start."""
     try:
         with ExitStack() as stack:
-            engine = Engine(config, loading, channel, stack)
+            engine = Engine(config, channel, stack)
             become(config.user, keep=_KEPT)
             undumpable()
             asyncio.run(engine.serve(), loop_factory=asyncio.SelectorEventLoop)
@@ -73,7 +60,7 @@ def run(config: EngineConfig, loading: Loading, channel: Channel) -> int:
 class Engine:
     """The parts, bound and connected. Made as root; `stack` lets go of them at the end."""
 
-    def __init__(self, config: EngineConfig, loading: Loading, channel: Channel, stack: ExitStack) -> None:
+    def __init__(self, config: EngineConfig, channel: Channel, stack: ExitStack) -> None:
         options, place = config.options, config.place
         self._audit = options.audit
         self._channel = channel
@@ -82,18 +69,16 @@ class Engine:
         loaded = load_policy(options.policy, Surroundings(place.environ, place.user, options.repo))
         self._journal = Journal(options.journal, _mode(options), place.user)
         stack.callback(self._journal.close)
+        self._listeners = config.listeners
         self._upstreams = options.upstreams or system_upstreams(guarding_host=place.network is None)
         self._control_socket = stack.enter_context(listen(place.directory, place.user.uid))
         with nullcontext() if place.network is None else place.network.entered():
             diag = stack.enter_context(SockDiag())
-            self._listeners = _listen()
-            for listener in (*self._listeners.udp, *self._listeners.tcp):
-                stack.enter_context(listener)
             load = stack.enter_context(LoadFile(QUEUE))
             self._queue = stack.enter_context(Queue(QUEUE, self._judge, self._fault, self._malformed))
         self._links = stack.enter_context(LinkWatch()) if place.network is None and not options.audit else None
-        channel.send(Listening(self._listeners.port, QUEUE))  # the table is made while the compiler works
-        attached = stack.enter_context(_finish(loading))
+        channel.send(Listening(QUEUE))  # the table is made while the compiler works
+        attached = stack.enter_context(_programs(channel))
         attached.watch(self._listeners.port)
         paths = stack.enter_context(CgroupPaths(find_root()))
         owners = Owners(Sources(attached, diag, paths))
@@ -187,19 +172,11 @@ def _mode(options: GuardOptions) -> str:
     return "audit" if options.audit else "enforce"
 
 
-def _listen() -> Listeners:
-    """On the first free port of ours. Raises SetupError."""
-    for port in _RESOLVER_PORTS:
-        try:
-            return make_listeners(port)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise SetupError(f"The resolver can't listen on loopback: {error.strerror}.") from error
-    raise SetupError(f"All ports from {_RESOLVER_PORTS[0]} to {_RESOLVER_PORTS[-1]} are taken.", "Free one of them.")
-
-
-def _finish(loading: Loading) -> Attached:
+def _programs(channel: Channel) -> Attached:
+    """From the supervisor, which has them compiled. Raises ConnectionError where it is gone."""
+    if not isinstance(channel.receive(_HANDED_OVER_WITHIN), Programs):
+        raise ConnectionResetError
     try:
-        return loading.finish(_LOADING_SECONDS)
+        return take_over(channel.descriptors)
     except BpfError as error:
         raise SetupError("Sockets can't be attributed to processes: " + str(error)) from error

@@ -1,92 +1,75 @@
-"""A guard in force: an engine, the table that depends on it, and the conversation between them.
+"""A guard in force: the table, the engine that it depends on, and the engine after that one.
 
 Law: what `run` and `up` have in common, seen from the supervisor. Closed is the state that everything falls back to:
-the table is applied before the engine answers and stays when the engine is gone.
+the table is applied before the engine answers and stays when the engine is gone. What must outlive an engine is held
+here; it is handed over, never looked into.
 """
 
 from __future__ import annotations
 
-import os
-import select
-import signal
-import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
-from pathlib import Path
-from typing import NoReturn
+import errno
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 
-from bpf.loader import start_loading
+from bpf.errors import BpfError
+from bpf.loader import Attached, start_loading
 from bpf.sockdiag import SockDiag
-from dnsfw.channel import Channel, Failed, Finish, Finished, Listening, Message, Ready, channel_pair
-from dnsfw.errors import EXIT_SETUP, DnsfwError, SetupError
-from dnsfw.namespaces import NetworkNamespace
-from dnsfw.privilege import User
-from dnsfw.terminal import complain
+from dnsfw.channel import Finish, Finished, Listening, Message, Programs, Ready, Wanted
+from dnsfw.engines import Engine, Engines
+from dnsfw.errors import SetupError
+from dnsfw.lifecycle import Life, Turn
+from dnsfw.place import QUEUE, EngineConfig, GuardOptions, Place, engine_user
+from dnsfw.terminal import complain, say
 from firewall.frames import Frames
 from firewall.nft import NftError
 from firewall.ruleset import Plan
 from firewall.table import Table
-from resolver.upstreams import Upstream
+from resolver.listeners import Listeners, make_listeners
 
-# Of systemd's range for dynamic users, so no account of the machine's own (systemd.io/UIDS-GIDS).
-ENGINE_USER = User(61_853, 61_853, (), "dnsfw", "/", "/usr/sbin/nologin")
-QUEUE = 53  # an nfqueue number; each network namespace has 65,536 of its own
-_ENGINE_STARTS_WITHIN = 30.0
-_ENGINE_ENDS_WITHIN = 5.0
+_RESOLVER_PORTS = range(53053, 53085)  # the first free one
+_LOADING_SECONDS = 20.0
 
 
-@dataclass(frozen=True, slots=True)
-class GuardOptions:
-    """What the command line says of a guard; all of it checked later, by whom it concerns."""
+class Starting:
+    """A guard that is not in force yet: the first engine at its preparations, the BPF programs at the compiler's."""
 
-    policy: Path | None
-    audit: bool
-    upstreams: tuple[Upstream, ...]
-    journal: Path | None
-    refused: bool
-    quiet: bool
-    repo: str = ""
-    token: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """What is guarded: a network namespace of ours, or None for the host's; the cgroup whose sockets are attributed;
-    the user who asked, and that user's environment; the run's directory; when it began, in seconds since the epoch."""
-
-    network: NetworkNamespace | None
-    cgroup: Path
-    user: User
-    environ: Mapping[str, str]
-    directory: Path
-    began: float
-
-
-class Guard:
-    """The supervisor's hold on the engine. `pid` is the engine's."""
-
-    def __init__(self, pid: int, channel: Channel, place: Place, stack: ExitStack, *, audit: bool) -> None:
-        self.pid = pid
-        self._channel = channel
+    def __init__(self, options: GuardOptions, place: Place, stack: ExitStack) -> None:
         self._place = place
         self._stack = stack
-        self._audit = audit
+        self._loading = start_loading(place.cgroup)
+        stack.callback(self._loading.close)
+        with _inside(place):
+            listeners = _listen()
+        for listener in (*listeners.udp, *listeners.tcp):
+            stack.enter_context(listener)
+        self._config = EngineConfig(options, place, engine_user(), listeners)
+        self._engines = Engines(self._config)
+        stack.callback(self._engines.end)  # after the table is gone
 
-    def enforce(self) -> None:
-        """Put the table in force once the engine's sockets are there; return when it answers.
+    def enforce(self) -> Guard:
+        """Put the table in force once the engine's queue is there; return when the engine answers.
 
         Raises DnsfwError, with the engine's reason where it gave one.
         """
-        listening = self._started(Listening)
+        engine = self._engines.first
+        engine.expect(Listening)
+        audit, on_host = self._config.options.audit, self._place.network is None
         try:
-            with nullcontext() if self._place.network is None else self._place.network.entered():
-                self._stack.enter_context(Table(self._plan(listening)))
+            with _inside(self._place):
+                self._stack.enter_context(Table(self._plan()))
         except NftError as error:
             raise SetupError(f"The packet filter can't be put in force: {error}") from error
-        if self._place.network is None and not self._audit:
+        if on_host and not audit:
             self._stop_frames()
-        self._started(Ready)
+        try:
+            programs = self._stack.enter_context(self._loading.finish(_LOADING_SECONDS))
+        except BpfError as error:
+            raise SetupError("Sockets can't be attributed to processes: " + str(error)) from error
+        engine.channel.send(Programs(), programs.descriptors)
+        engine.expect(Ready)
+        self._engines.at_work(engine)
+        return Guard(self._engines, programs, audit=audit)
 
     def _stop_frames(self) -> None:
         """In a namespace of ours no process may send any; on a host, whoever has CAP_NET_RAW."""
@@ -97,110 +80,96 @@ class Guard:
                 "this kernel (before Linux 5.16) can't stop frames that programs with CAP_NET_RAW make themselves."
             )
 
-    def _started[M: Message](self, stage: type[M]) -> M:
-        said = self._expect(_ENGINE_STARTS_WITHIN)
-        if isinstance(said, Failed):
-            raise EngineError(said)
-        if not isinstance(said, stage):
-            raise SetupError("The engine died while starting.", "This is a fault of dnsfw's; please report it.")
-        return said
-
-    def _plan(self, listening: Listening) -> Plan:
+    def _plan(self) -> Plan:
         """A namespace of our own has nothing in it yet. A host has: its servers and what was connected go on."""
+        port, audit = self._config.listeners.port, self._config.options.audit
         if self._place.network is not None:
-            return Plan(listening.resolver_port, listening.queue, audit=self._audit, inbound="closed")
+            return Plan(port, QUEUE, audit=audit, inbound="closed")
         with SockDiag() as diag:
             standing = tuple(diag.established())
-        return Plan(
-            listening.resolver_port,
-            listening.queue,
-            audit=self._audit,
-            inbound="open",
-            exempt_uids=(ENGINE_USER.uid,),
-            standing=standing,
-        )
+        exempt = (self._config.user.uid,)
+        return Plan(port, QUEUE, audit=audit, inbound="open", exempt_uids=exempt, standing=standing)
+
+
+class Guard:
+    """A guard in force, and its supervisor's part: `tend` whenever `patience` is over or a signal came, `finish` at the
+    end."""
+
+    def __init__(self, engines: Engines, programs: Attached, *, audit: bool) -> None:
+        self.restarts = engines.restarts
+        self._engines = engines
+        self._programs = programs
+        self._audit = audit
+        self._untold: list[Life] = []  # what no engine was told of yet
+        self.stop_wanted = False  # somebody who may said so over the control socket
+
+    def tend(self) -> None:
+        """Hear the engine; bury it if it is dead; start the next one when the time has come. Never waits."""
+        if self._engines.due():
+            self._hand_over(self._engines.begin())
+        engine = self._engines.now
+        if engine is None:
+            return
+        for message in engine.said():
+            self._take(message, engine)
+        how = engine.ended()
+        if how is not None:
+            self._mourn(engine, how)
+
+    def patience(self) -> float | None:
+        """Seconds until `tend` has something to do by itself; None if only a signal will tell."""
+        return self._engines.patience()
 
     def finish(self) -> Finished | None:
-        """Have the engine write everything down, and show its summary. None if it is gone already."""
-        try:
-            self._channel.send(Finish())
-            answer = self._expect(_ENGINE_ENDS_WITHIN)
-        except OSError:
+        """Have the engine write everything down, and show its summary. None if there is none at work."""
+        self.tend()
+        engine = self._engines.now
+        if engine is None or not engine.serving:
             return None
-        return answer if isinstance(answer, Finished) else None
+        with suppress(OSError):
+            engine.channel.send(Finish())
+            return engine.await_last(Finished)
+        return None
 
-    def _expect(self, patience: float) -> Message | None:
-        try:
-            return self._channel.receive(patience)
-        except TimeoutError:
-            return None
+    def _take(self, message: Message, engine: Engine) -> None:
+        if isinstance(message, Ready):
+            self._engines.at_work(engine)
+            say("the engine is at work again.")
+        elif isinstance(message, Wanted):
+            self.stop_wanted = self.stop_wanted or message.what == "stop"
+
+    def _hand_over(self, engine: Engine) -> None:
+        """What outlives engines and doesn't travel by fork, and what happened before."""
+        with suppress(OSError):  # dead already: the next one is told
+            engine.channel.send(Programs(tuple(self._untold)), self._programs.descriptors)
+            self._untold.clear()
+
+    def _mourn(self, engine: Engine, how: str) -> None:
+        """Nothing is opened or closed here: the table has no word for packets that nobody judged."""
+        self._engines.bury(engine, how)
+        self._untold.append(Life(Turn.DIED, time.time(), "engine", how))
+        meanwhile = "nothing is judged" if self._audit else "nothing new leaves"
+        complain(f"the engine died ({how}); {meanwhile} until it is back.")
 
 
-class EngineError(DnsfwError):
-    """The engine said why it can't start."""
-
-    def __init__(self, said: Failed) -> None:
-        super().__init__(said.problem, said.remedy)
-        self.exit_status = said.exit_status
+def _inside(place: Place) -> AbstractContextManager[None]:
+    """In the guarded network namespace."""
+    return nullcontext() if place.network is None else place.network.entered()
 
 
 @contextmanager
-def guarding(options: GuardOptions, place: Place) -> Iterator[Guard]:
-    """Start an engine; at exit, the table is removed and the engine ended."""
-    ours, theirs = channel_pair()
-    pid = os.fork()
-    if pid == 0:
-        _in_child(options, place, theirs)
-    theirs.close()
-    try:
-        with ExitStack() as stack:
-            yield Guard(pid, ours, place, stack, audit=options.audit)
-    finally:
-        ours.close()  # the engine takes this as the end
-        _reap(pid, _ENGINE_ENDS_WITHIN)
+def guarding(options: GuardOptions, place: Place) -> Iterator[Starting]:
+    """Start an engine; at exit, the table is removed and the engine of the day ended."""
+    with ExitStack() as stack:
+        yield Starting(options, place, stack)
 
 
-def _in_child(options: GuardOptions, place: Place, channel: Channel) -> NoReturn:
-    """Away from the terminal and from what the supervisor holds; never returns."""
-    status = EXIT_SETUP
-    try:
-        os.setsid()
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        _keep_open({2, channel.fileno(), *(() if place.network is None else (place.network.fd,))})
-        loading = start_loading(place.cgroup)
-        # Imported by the engine alone, and while the compiler works: the supervisor stays small, the start short.
-        from dnsfw.engine import EngineConfig, run  # noqa: PLC0415
-
-        status = run(EngineConfig(options, place, ENGINE_USER), loading, channel)
-    except ConnectionError:
-        pass  # the supervisor has hung up: nobody is left to tell
-    except BaseException:  # noqa: BLE001 - the child's last frame; what it prints is all that is known
-        traceback.print_exc()
-    finally:
-        os._exit(status)
-
-
-def _keep_open(wanted: set[int]) -> None:
-    """Close every other descriptor; standard input and output become /dev/null."""
-    for descriptor in [int(path.name) for path in Path("/proc/self/fd").iterdir()]:
-        if descriptor not in wanted:
-            with suppress(OSError):  # the listing's own
-                os.close(descriptor)
-    null = os.open("/dev/null", os.O_RDWR)
-    for standard in {0, 1} - {null}:
-        os.dup2(null, standard)
-
-
-def _reap(pid: int, patience: float) -> None:
-    """Wait for a child of ours, at most `patience` seconds, then kill it. Reaped already: fine."""
-    try:
-        handle = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        if not select.select([handle], [], [], patience)[0]:
-            signal.pidfd_send_signal(handle, signal.SIGKILL)
-        with suppress(ChildProcessError):
-            os.waitpid(pid, 0)
-    finally:
-        os.close(handle)
+def _listen() -> Listeners:
+    """On the first free port of ours. Raises SetupError."""
+    for port in _RESOLVER_PORTS:
+        try:
+            return make_listeners(port)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise SetupError(f"The resolver can't listen on loopback: {error.strerror}.") from error
+    raise SetupError(f"All ports from {_RESOLVER_PORTS[0]} to {_RESOLVER_PORTS[-1]} are taken.", "Free one of them.")

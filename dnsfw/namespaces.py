@@ -7,7 +7,10 @@ held by file descriptors and processes, so the kernel removes them when the last
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
+import socket
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,14 +22,17 @@ _libc = ctypes.CDLL(None, use_errno=True)
 # <sys/mount.h>
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REMOUNT, _MS_BIND, _MS_REC = 1, 2, 4, 8, 32, 4096, 16384
 _MS_PRIVATE = 1 << 18
+# netdevice(7); <linux/sockios.h>, <linux/if.h>
+_SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
 
 
 class NetworkNamespace:
-    """A new network namespace, alive as long as this object or a process in it. Its loopback device is down."""
+    """A new network namespace, alive as long as this object or a process in it. It has loopback, and nothing else."""
 
     def __init__(self) -> None:
         with _restored("net", os.CLONE_NEWNET):
             os.unshare(os.CLONE_NEWNET)
+            _raise_loopback()
             self.fd = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
     def __enter__(self) -> Self:
@@ -52,6 +58,11 @@ class NetworkNamespace:
         with _restored("net", os.CLONE_NEWNET):
             self.enter()
             yield
+
+
+def _raise_loopback() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", _IFF_UP))
 
 
 @contextmanager

@@ -17,8 +17,9 @@ from pathlib import Path
 from dnsfw import cgroups, command
 from dnsfw.errors import EXIT_DENIED, EXIT_SETUP
 from dnsfw.forwarding import restricted_families
-from dnsfw.guard import GuardOptions, Place, guarding
+from dnsfw.guard import guarding
 from dnsfw.namespaces import NetworkNamespace
+from dnsfw.place import GuardOptions, Place
 from dnsfw.privilege import User, calling_user
 from dnsfw.runs import Run, claimed
 from dnsfw.supervise import WAITED, held_back, supervise
@@ -42,21 +43,21 @@ def run(options: GuardOptions, argv: Sequence[str], environ: Mapping[str, str], 
         network = stack.enter_context(NetworkNamespace())
         _let_ping_who_may(network)
         place = Place(network, cgroup, user, environ, record.directory, time.time())
-        guard = stack.enter_context(guarding(options, place))
+        starting = stack.enter_context(guarding(options, place))
         stack.enter_context(_connected(record, network))
-        guard.enforce()
+        guard = starting.enforce()
         environment = _environment(environ, user)
         signal.pthread_sigmask(signal.SIG_BLOCK, WAITED)  # from here on they are the command's, and tear-down is whole
         resolv_conf = _resolv_conf(record)
         pid = command.start(command.Command(argv, environment, user, network, cgroup, resolv_conf, descriptors))
-        ended = supervise(pid, guard.pid)
+        status = supervise(pid, guard)
         finished = guard.finish()
-    if finished is None or not ended.guarded:
-        complain("the engine died while the command ran; from then on nothing could leave.")
+    if finished is None:
+        complain(f"the command ended without an engine ({guard.restarts.reason}); nothing could leave any more.")
         return EXIT_SETUP
     if not options.quiet:
         show(finished.summary)
-    return EXIT_DENIED if fail_on_deny and finished.denied and ended.status == 0 else ended.status
+    return EXIT_DENIED if fail_on_deny and finished.denied and status == 0 else status
 
 
 def _let_ping_who_may(network: NetworkNamespace) -> None:

@@ -1,4 +1,4 @@
-"""Waiting for the command and the engine, and passing signals on.
+"""Waiting for the command and for what the guard needs, and passing signals on.
 
 Law: signals are waited for, never handled: no code of ours runs at an arbitrary moment. `WAITED` must be blocked.
 """
@@ -9,12 +9,12 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from typing import Protocol
 
 PASSED_ON = frozenset(
     {signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM}
 )
-WAITED = PASSED_ON | {signal.SIGCHLD}
+WAITED = PASSED_ON | {signal.SIGCHLD, signal.SIGIO}  # a child ended; an engine spoke (dnsfw.channel)
 
 
 @contextmanager
@@ -27,26 +27,42 @@ def held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """The command's exit status (128 plus the signal's number if one ended it), and whether the engine outlived it."""
+class Tended(Protocol):
+    """What needs looking after while we wait: `dnsfw.guard.Guard`. `stop_wanted` asks for an end of it all."""
 
-    status: int
-    guarded: bool
+    stop_wanted: bool
+
+    def tend(self) -> None:
+        """Do what is to be done; never wait."""
+
+    def patience(self) -> float | None:
+        """Seconds until `tend` should be called without any signal; None for ever."""
 
 
-def supervise(command: int, engine: int) -> Ended:
-    """Until `command` (a child) ends. `engine` (a child too) may end before it."""
-    guarded = True
+def supervise(command: int, guard: Tended) -> int:
+    """Until `command` (a child) ends: its exit status, or 128 plus the signal's number if one ended it."""
     while True:
-        guarded = guarded and not _ended(engine)
+        guard.tend()
+        if guard.stop_wanted:
+            _pass_on(signal.SIGTERM, command)
+            guard.stop_wanted = False
         status = _status(command)
         if status is not None:
-            return Ended(status, guarded)
-        received = signal.sigwaitinfo(WAITED)
-        if received.si_signo in PASSED_ON and not _has_reached_the_command(received):
-            with suppress(ProcessLookupError):
-                os.kill(command, received.si_signo)
+            return status
+        received = _signal(guard)
+        if received and received.si_signo in PASSED_ON and not _has_reached_the_command(received):
+            _pass_on(received.si_signo, command)
+
+
+def _pass_on(number: int, command: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(command, number)
+
+
+def _signal(guard: Tended) -> signal.struct_siginfo | None:
+    """The next one; None when the guard wants tending before."""
+    patience = guard.patience()
+    return signal.sigwaitinfo(WAITED) if patience is None else signal.sigtimedwait(WAITED, patience)
 
 
 def _has_reached_the_command(received: signal.struct_siginfo) -> bool:
@@ -61,18 +77,15 @@ def _has_reached_the_command(received: signal.struct_siginfo) -> bool:
 _ENDING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 
 
-def until_told(engine: int | None) -> bool:
-    """Until a signal says that it is time to end: True. False if `engine` (a child) ended before."""
+def until_told(guard: Tended) -> None:
+    """Until a signal, or a word over the control socket, says that it is time to end."""
     while True:
-        if engine is not None and _ended(engine):
-            return False
-        if signal.sigwaitinfo(WAITED).si_signo in _ENDING:
-            return True
-
-
-def _ended(child: int) -> bool:
-    pid, _ = os.waitpid(child, os.WNOHANG)
-    return pid == child
+        guard.tend()
+        if guard.stop_wanted:
+            return
+        received = _signal(guard)
+        if received and received.si_signo in _ENDING:
+            return
 
 
 def _status(child: int) -> int | None:

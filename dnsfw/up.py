@@ -14,11 +14,12 @@ from contextlib import ExitStack
 from dnsfw import runs
 from dnsfw.cgroups import find_root
 from dnsfw.errors import EXIT_SETUP, SetupError
-from dnsfw.guard import QUEUE, GuardOptions, Place, guarding
+from dnsfw.guard import guarding
 from dnsfw.namespaces import network_namespace_id
+from dnsfw.place import QUEUE, GuardOptions, Place
 from dnsfw.privilege import calling_user
 from dnsfw.supervise import WAITED, held_back, until_told
-from dnsfw.terminal import complain, say, show
+from dnsfw.terminal import say, show
 from firewall import table
 
 
@@ -29,13 +30,11 @@ def up(options: GuardOptions, environ: Mapping[str, str]) -> int:
         with held_back():
             record = stack.enter_context(runs.claimed(_name()))
         place = Place(None, find_root(), user, environ, record.directory, time.time())
-        guard = stack.enter_context(guarding(options, place))
-        guard.enforce()
+        starting = stack.enter_context(guarding(options, place))
+        guard = starting.enforce()
         signal.pthread_sigmask(signal.SIG_BLOCK, WAITED)  # tear-down is whole
         say(f"guarding this host{' (audit: nothing is denied)' if options.audit else ''}; Ctrl-C ends it.")
-        if not until_told(guard.pid):
-            complain("the engine died. Nothing new leaves this host until Ctrl-C takes the guard down.")
-            until_told(None)
+        until_told(guard)
         finished = guard.finish()
     if finished is None:
         return EXIT_SETUP

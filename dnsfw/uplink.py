@@ -83,7 +83,6 @@ def guarded_commands(link: Link) -> str:
     """ip-batch text for the inside. The default routes exist whatever the host's are: what the host can't
     reach it says so."""
     return (
-        "link set lo up\n"
         f"addr add {link.guarded4}/30 dev eth0\n"
         f"addr add {link.guarded6}/64 dev eth0 nodad\n"
         "link set eth0 up\n"

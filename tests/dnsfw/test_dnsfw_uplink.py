@@ -73,7 +73,6 @@ def test_the_hosts_commands() -> None:
 
 def test_the_guarded_namespaces_commands() -> None:
     assert uplink.guarded_commands(LINK) == (
-        "link set lo up\n"
         "addr add 198.18.0.6/30 dev eth0\n"
         "addr add fd64:6e73:6677:1::2/64 dev eth0 nodad\n"
         "link set eth0 up\n"

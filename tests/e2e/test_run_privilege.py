@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dnsfw.guard import ENGINE_USER
+from dnsfw.place import ENGINE_USER
 from dnsfw.playground.world import Playground
 from dnsfw.privilege import Capability
 

@@ -1,0 +1,71 @@
+"""What is guarded, how, and by whom: what a supervisor decides before its first engine, and every engine is told.
+
+Law: values, and the engine's user, who is looked up here.
+"""
+
+from __future__ import annotations
+
+import pwd
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dnsfw.namespaces import NetworkNamespace
+from dnsfw.privilege import User
+from resolver.listeners import Listeners
+from resolver.upstreams import Upstream
+
+QUEUE = 53  # an nfqueue number; each network namespace has 65,536 of its own
+# Of systemd's range for dynamic users, so no account of the machine's own (systemd.io/UIDS-GIDS).
+ENGINE_USER = User(61_853, 61_853, (), "dnsfw", "/", "/usr/sbin/nologin")
+_SYSTEM_USERS = range(1, 1000)  # login.defs(5), SYS_UID_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class GuardOptions:
+    """What the command line says of a guard; all of it checked later, by whom it concerns."""
+
+    policy: Path | None
+    audit: bool
+    upstreams: tuple[Upstream, ...]
+    journal: Path | None
+    refused: bool
+    quiet: bool
+    repo: str = ""
+    token: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What is guarded: a network namespace of ours, or None for the host's; the cgroup whose sockets are attributed;
+    the user who asked, and that user's environment; the run's directory; when it began, in seconds since the epoch."""
+
+    network: NetworkNamespace | None
+    cgroup: Path
+    user: User
+    environ: Mapping[str, str]
+    directory: Path
+    began: float
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """Everything an engine needs to know, decided before it is forked. `user` is whom it becomes; `listeners` are the
+    supervisor's, and the next engine's too."""
+
+    options: GuardOptions
+    place: Place
+    user: User
+    listeners: Listeners
+
+
+def engine_user() -> User:
+    """The system user `dnsfw`, where one was made (`dnsfw install-service`); else one without an account. A person's
+    account of that name is not meant: under `up` the engine's packets are not judged."""
+    try:
+        entry = pwd.getpwnam(ENGINE_USER.name)
+    except KeyError:
+        return ENGINE_USER
+    if entry.pw_uid not in _SYSTEM_USERS:
+        return ENGINE_USER
+    return User(entry.pw_uid, entry.pw_gid, (), entry.pw_name, entry.pw_dir, entry.pw_shell)

@@ -13,7 +13,7 @@ NODE = Path(sys.prefix) / "bin" / "node"
 
 
 def test_the_action_s_own_tests_pass() -> None:
-    command = [NODE, "--test", "--test-reporter=tap"]
+    command = [str(NODE), "--test", "--test-reporter=tap"]
     environ = {**os.environ, "NO_COLOR": "1"}
     done = subprocess.run(command, cwd=ACTION, env=environ, capture_output=True, text=True, timeout=50, check=False)
     counts = dict(re.findall(r"^# (pass|fail) (\d+)$", done.stdout, re.MULTILINE))

@@ -18,9 +18,9 @@ from typing import Self
 from policy.values import Address, Flow, Proto, address
 
 _NETLINK_SOCK_DIAG = 4
-_SOCK_DIAG_BY_FAMILY = 20
+_SOCK_DIAG_BY_FAMILY, _SOCK_DESTROY = 20, 21
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
-_REQUEST, _DUMP = 0x001, 0x300
+_REQUEST, _ACK, _DUMP = 0x001, 0x004, 0x300
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 _ERROR = struct.Struct("=i")
 _QUESTION = struct.Struct("=BBBBI")  # inet_diag_req_v2: family, protocol, ext, pad, states
@@ -55,16 +55,22 @@ class SockDiag:
         For UDP the kernel looks up the socket that would *receive* such a packet (net/ipv4/udp_diag.c,
         udp_dump_one), so the question has the ends swapped.
         """
-        ends = _socket_id(flow.dst, flow.dport, flow.src, flow.sport)
-        if flow.proto != Proto.UDP:
-            ends = _socket_id(flow.src, flow.sport, flow.dst, flow.dport)
-        family = socket.AF_INET if isinstance(flow.src, IPv4Address) else socket.AF_INET6
-        question = _QUESTION.pack(family, flow.proto, 0, 0, 2**32 - 1) + ends + _ANY_SCOPE
-        for answer in self._ask(question, _REQUEST):
+        for answer in self._ask(_about(flow, swapped=flow.proto == Proto.UDP) + _ANY_SCOPE, _REQUEST):
             _, state, _, _ = _ANSWER.unpack_from(answer)
             _, cookie = _SCOPE.unpack_from(answer, _ANSWER.size + _SOCKET_ID.size)
             return Found(cookie, connected=state == _CONNECTED)
         return None
+
+    def destroy(self, flow: Flow, found: Found) -> None:
+        """Have the kernel abort the flow's socket: both ends hear of it, at once. One that is gone is fine, and so is a
+        kernel that can't (without CONFIG_INET_DIAG_DESTROY). Wants CAP_NET_ADMIN. Raises OSError."""
+        question = _about(flow, swapped=False) + _SCOPE.pack(0, found.cookie)
+        try:
+            for _ in self._ask(question, _REQUEST | _ACK, _SOCK_DESTROY):
+                pass
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:
+                raise
 
     def established(self) -> list[Flow]:
         """Every TCP connection and connected UDP socket here, each as a flow from its own end to the far one: who
@@ -85,19 +91,19 @@ class SockDiag:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _ask(self, question: bytes, flags: int) -> Iterator[bytes]:
+    def _ask(self, question: bytes, flags: int, kind: int = _SOCK_DIAG_BY_FAMILY) -> Iterator[bytes]:
         """The answers to one question. The kernel answers inside send(), so recv() never waits: a lost answer is
         an error, not a hang. Answers to an earlier question that was not read to its end are passed over."""
         self._sequence = (self._sequence + 1) & 0xFFFFFFFF
         size = _HEADER.size + len(question)
-        self._netlink.send(_HEADER.pack(size, _SOCK_DIAG_BY_FAMILY, flags, self._sequence, 0) + question)
+        self._netlink.send(_HEADER.pack(size, kind, flags, self._sequence, 0) + question)
         while True:
-            for kind, sequence, body in _messages(self._netlink.recv(_BUFFER, socket.MSG_DONTWAIT)):
+            for said, sequence, body in _messages(self._netlink.recv(_BUFFER, socket.MSG_DONTWAIT)):
                 if sequence != self._sequence:
                     continue
-                if kind == _NLMSG_DONE:
+                if said == _NLMSG_DONE:
                     return
-                if kind == _NLMSG_ERROR:
+                if said == _NLMSG_ERROR:
                     _raise_unless_absent(body)
                     return
                 yield body
@@ -117,6 +123,14 @@ def _raise_unless_absent(body: bytes) -> None:
     (code,) = _ERROR.unpack_from(body)
     if code not in (0, -errno.ENOENT):
         raise OSError(-code, "the kernel refuses the question", "SOCK_DIAG_BY_FAMILY")
+
+
+def _about(flow: Flow, *, swapped: bool) -> bytes:
+    """The question which socket a flow is of, up to its scope."""
+    ends = (flow.src, flow.sport), (flow.dst, flow.dport)
+    (src, sport), (dst, dport) = reversed(ends) if swapped else ends
+    family = socket.AF_INET if isinstance(flow.src, IPv4Address) else socket.AF_INET6
+    return _QUESTION.pack(family, flow.proto, 0, 0, 2**32 - 1) + _socket_id(src, sport, dst, dport)
 
 
 def _socket_id(src: Address, sport: int, dst: Address, dport: int) -> bytes:

@@ -45,6 +45,28 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     exit_status: int
 
 
+class Renew(msgspec.Struct, frozen=True, tag=True):
+    """Supervisor: read your policy again, and judge by it."""
+
+
+class Renewed(msgspec.Struct, frozen=True, tag=True):
+    """Engine: from now on all is judged by what I read. (Or it says why it `Failed`, and judges as before.)"""
+
+
+class JudgeAgain(msgspec.Struct, frozen=True, tag=True):
+    """Supervisor: the table takes flows of both generations; look through those of the former one."""
+
+    former: int
+    generation: int
+
+
+class JudgedAgain(msgspec.Struct, frozen=True, tag=True):
+    """Engine: each goes on as one of the new generation, or was cut."""
+
+    kept: int
+    cut: int
+
+
 class Finish(msgspec.Struct, frozen=True, tag=True):
     """Supervisor: the command has ended; write everything down, report, go."""
 
@@ -62,10 +84,11 @@ class Wanted(msgspec.Struct, frozen=True, tag=True):
     what: Literal["stop", "sudo-on", "sudo-off"]
 
 
-type Message = Listening | Programs | Ready | Failed | Finish | Finished | Wanted
+type _Renewal = Renew | Renewed | JudgeAgain | JudgedAgain
+type Message = Listening | Programs | Ready | Failed | _Renewal | Finish | Finished | Wanted
 
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(
-    Listening | Programs | Ready | Failed | Finish | Finished | Wanted
+    Listening | Programs | Ready | Failed | Renew | Renewed | JudgeAgain | JudgedAgain | Finish | Finished | Wanted
 )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import ExitStack, nullcontext
+from functools import partial
 
 from bpf.cgroup import CgroupPaths
 from bpf.errors import BpfError
@@ -16,7 +17,7 @@ from bpf.loader import Attached, take_over
 from bpf.owners import Owners, Sources
 from bpf.sockdiag import SockDiag
 from dnsfw.cgroups import find_root
-from dnsfw.channel import Channel, Failed, Finish, Finished, Listening, Programs, Ready
+from dnsfw.channel import Channel, Failed, Finish, Finished, JudgeAgain, Listening, Programs, Ready, Renew
 from dnsfw.control.access import Access
 from dnsfw.control.answers import Answers, Identity, InForce, Parts
 from dnsfw.control.server import ControlServer, listen
@@ -28,6 +29,7 @@ from dnsfw.place import QUEUE, EngineConfig, GuardOptions
 from dnsfw.policies import Surroundings, load_policy
 from dnsfw.privilege import Capability, become, undumpable
 from dnsfw.recent import Recent
+from dnsfw.renewal import LiveFlows, Renewal
 from dnsfw.system import system_upstreams
 from dnsfw.tally import Tally, several, summary
 from firewall.frames import LinkWatch
@@ -66,7 +68,8 @@ class Engine:
         self._channel = channel
         self._tally = Tally()
         self._recent = Recent()
-        loaded = load_policy(options.policy, Surroundings(place.environ, place.user, options.repo))
+        self._read_policy = partial(load_policy, options.policy, Surroundings(place.environ, place.user, options.repo))
+        loaded = self._read_policy()
         self._journal = Journal(options.journal, _mode(options), place.user)
         stack.callback(self._journal.close)
         self._listeners = config.listeners
@@ -76,6 +79,7 @@ class Engine:
             diag = stack.enter_context(SockDiag())
             load = stack.enter_context(LoadFile(QUEUE))
             self._queue = stack.enter_context(Queue(QUEUE, self._judge, self._fault, self._malformed))
+            live = LiveFlows(stack, diag)
         self._links = stack.enter_context(LinkWatch()) if place.network is None and not options.audit else None
         channel.send(Listening(QUEUE))  # the table is made while the compiler works
         attached = stack.enter_context(_programs(channel))
@@ -96,6 +100,7 @@ class Engine:
             load=load,
             policy=InForce(loaded, place.began),
         )
+        self._renewal = Renewal(self._read_policy, inside.policy, self._gate, self._resolver, live)
         identity = Identity(place.directory.name, options.audit, place.network is None, place.began)
         answers = Answers(identity, inside, Orders(channel), time.monotonic)
         self._control = ControlServer(Access(place.user.uid, options.token), answers.answer)
@@ -105,21 +110,36 @@ class Engine:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._gate.escaped)
         self._journal.start()  # not before privilege is gone: capset(2) is for one thread
-        ended = asyncio.Event()
         await self._resolver.serve(loop, self._listeners.udp, self._listeners.tcp)
         loop.add_reader(self._queue.fileno(), self._queue.drain)
-        loop.add_reader(self._channel.fileno(), ended.set)
         if self._links is not None:
             loop.add_reader(self._links.fileno(), self._cover_links)
             self._cover_links()
         await self._control.serve(self._control_socket)
         self._channel.send(Ready())
-        await ended.wait()
+        finish = await self._converse(loop)
         loop.remove_reader(self._queue.fileno())
-        loop.remove_reader(self._channel.fileno())
         self._control.close()
         await self._resolver.close()
-        self._report()
+        self._journal.close()
+        if finish:  # otherwise nobody is left to tell
+            self._report()
+
+    async def _converse(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Do what the supervisor says until it is time to end: False if it is gone."""
+        said = asyncio.Event()
+        while True:
+            loop.add_reader(self._channel.fileno(), said.set)
+            await said.wait()
+            loop.remove_reader(self._channel.fileno())
+            said.clear()
+            match self._channel.receive():
+                case Renew():
+                    self._channel.send(await self._renewal.adopt())
+                case JudgeAgain(former, generation):
+                    self._channel.send(await self._renewal.judge_again(former, generation))
+                case last:
+                    return last == Finish()
 
     def _cover_links(self) -> None:
         """Devices appear at any time (container engines, VPNs); frames are stopped at each of them."""
@@ -141,10 +161,8 @@ class Engine:
         self._gate.unreadable(error)
 
     def _report(self) -> None:
-        self._journal.close()
-        if self._channel.receive() == Finish():  # otherwise nobody is left to tell
-            text = summary(self._tally, self._trouble(), audit=self._audit)
-            self._channel.send(Finished(self._tally.denied, text))
+        text = summary(self._tally, self._trouble(), audit=self._audit)
+        self._channel.send(Finished(self._tally.denied, text))
 
     def _trouble(self) -> list[str]:
         """Sentences about the guard itself."""

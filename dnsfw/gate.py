@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import Any
 
+from dnsfw.admitted import SILENCE, Admitted
 from dnsfw.journal import Entry
 from policy import (
     Action,
@@ -20,6 +21,7 @@ from policy import (
     Flow,
     Owner,
     Policy,
+    Proto,
     Query,
     Reason,
     Request,
@@ -42,7 +44,7 @@ class Connection:
     names: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Gate:
     """`owner_of` names the process behind a flow, `record` takes what was decided, `clock` is monotonic seconds."""
 
@@ -53,10 +55,16 @@ class Gate:
     clock: Callable[[], float]
     audit: bool = False
     budgets: Budgets = field(default_factory=Budgets)
+    admitted: Admitted = field(default_factory=Admitted)
     _resolvable: Callable[[str, Owner | None], Decision] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_resolvable", lru_cache(_REMEMBERED)(partial(resolvable, self.policy)))
+        self.adopt(self.policy)
+
+    def adopt(self, policy: Policy) -> None:
+        """Judge by this one from now on; nothing decided by another is remembered."""
+        self.policy = policy
+        self._resolvable = lru_cache(_REMEMBERED)(partial(resolvable, policy))
 
     def query(self, query: Query) -> Decision:
         """May this name be resolved?"""
@@ -66,9 +74,33 @@ class Gate:
 
     def flow(self, flow: Flow) -> Action:
         """May this flow start? Anything but ALLOW needs a mechanism that does more than open it."""
-        names = self.bindings.names(flow.dst, self.clock())
-        owner = self.owner_of(flow)
-        return self._settle(Entry(flow, decide(self.policy, flow, owner, names), owner, names)).action
+        owner, now = self.owner_of(flow), self.clock()
+        names = self._names(flow, owner, now)
+        action = self._settle(Entry(flow, decide(self.policy, flow, owner, names), owner, names)).action
+        if action is not Action.DENY:
+            self.admitted.note(flow, owner, names, now)
+        return action
+
+    def _names(self, flow: Flow, owner: Owner | None, now: float) -> tuple[str, ...]:
+        """Those bound to its destination. Where a UDP flow's lease has run out and not the flow, its own hold on."""
+        bound = self.bindings.names(flow.dst, now)
+        known = self.admitted.of(flow) if flow.proto == Proto.UDP else None
+        if known is None or known.owner != owner or now - known.at > SILENCE:
+            return bound
+        return tuple(dict.fromkeys((*known.names, *bound)))
+
+    def again(self, flow: Flow) -> Action:
+        """May this flow, let through before, go on? ALLOW says so, and INSPECT if the proxy has it. Recorded only where
+        a rule or the lack of one ends it."""
+        known = self.admitted.of(flow)
+        owner = self.owner_of(flow) if known is None else known.owner
+        names = self.bindings.names(flow.dst, self.clock()) if known is None else known.names
+        decision = decide(self.policy, flow, owner, names, peek=known is None)
+        if decision.action is Action.PEEK:  # which of those names it was opened for can't be told any more
+            decision = Decision(Action.DENY, Reason.NO_BINDING, decision.rule, None)
+        if decision.action is Action.DENY:
+            return self._settle(Entry(flow, decision, owner, names)).action
+        return decision.action
 
     def accepted(self, flow: Flow) -> Connection:
         """What is known of a connection that `flow` sent to the proxy."""

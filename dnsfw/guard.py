@@ -15,7 +15,19 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from bpf.errors import BpfError
 from bpf.loader import Attached, start_loading
 from bpf.sockdiag import SockDiag
-from dnsfw.channel import Finish, Finished, Listening, Message, Programs, Ready, Wanted
+from dnsfw.channel import (
+    Finish,
+    Finished,
+    JudgeAgain,
+    JudgedAgain,
+    Listening,
+    Message,
+    Programs,
+    Ready,
+    Renew,
+    Renewed,
+    Wanted,
+)
 from dnsfw.engines import Engine, Engines
 from dnsfw.errors import SetupError
 from dnsfw.lifecycle import Life, Turn
@@ -57,7 +69,7 @@ class Starting:
         audit, on_host = self._config.options.audit, self._place.network is None
         try:
             with _inside(self._place):
-                self._stack.enter_context(Table(self._plan()))
+                table = self._stack.enter_context(Table(self._plan()))
         except NftError as error:
             raise SetupError(f"The packet filter can't be put in force: {error}") from error
         if on_host and not audit:
@@ -69,7 +81,7 @@ class Starting:
         engine.channel.send(Programs(), programs.descriptors)
         engine.expect(Ready)
         self._engines.at_work(engine)
-        return Guard(self._engines, programs, audit=audit)
+        return Guard(self._engines, programs, table, audit=audit)
 
     def _stop_frames(self) -> None:
         """In a namespace of ours no process may send any; on a host, whoever has CAP_NET_RAW."""
@@ -95,10 +107,12 @@ class Guard:
     """A guard in force, and its supervisor's part: `tend` whenever `patience` is over or a signal came, `finish` at the
     end."""
 
-    def __init__(self, engines: Engines, programs: Attached, *, audit: bool) -> None:
+    def __init__(self, engines: Engines, programs: Attached, table: Table, *, audit: bool) -> None:
         self.restarts = engines.restarts
         self._engines = engines
         self._programs = programs
+        self._table = table
+        self._generation = 0  # of the policy
         self._audit = audit
         self._untold: list[Life] = []  # what no engine was told of yet
         self.stop_wanted = False  # somebody who may said so over the control socket
@@ -130,6 +144,23 @@ class Guard:
             engine.channel.send(Finish())
             return engine.await_last(Finished)
         return None
+
+    def renew(self) -> JudgedAgain:
+        """Have the engine read its policy again, and judge by it what lives: how many flows go on, how many were cut.
+
+        What is wrong with the policy is raised as an EngineError, and the former one stays in force. Where anything
+        else goes wrong (DnsfwError), flows of the former policy are judged again from their next packet on.
+        """
+        engine = self._engines.now
+        if engine is None or not engine.serving:
+            raise SetupError("No engine is at work that could change its policy.", "Try again when it is back.")
+        engine.ask(Renew(), Renewed, self._take)
+        former, self._generation = self._generation, self._generation + 1
+        try:
+            self._table.set_generation(self._generation, former)
+            return engine.ask(JudgeAgain(former, self._generation), JudgedAgain, self._take)
+        finally:
+            self._table.set_generation(self._generation)
 
     def _take(self, message: Message, engine: Engine) -> None:
         if isinstance(message, Ready):

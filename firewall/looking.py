@@ -6,7 +6,7 @@ segments until its first data was judged; an inspected one reaches the proxy and
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Final
 
 from firewall.marks import MASK, OTHERS, STATE, Mark, connection_mark
@@ -20,10 +20,16 @@ _HEADERS: Final = (8, *(words for words in range(5, 16) if words != 8))
 QUIC: Final = ("udp dport 443 @th,64,1 1", "meta l4proto udp @th,64,1 1 @th,72,32 { 0x1, 0x6b3343cf }")
 
 
-def kept(generation: int) -> Iterator[str]:
-    """For `known`: what goes on of connections that this generation has opened."""
+def opened(state: Mark, generations: Collection[int]) -> str:
+    """How to tell a connection that one of these generations gave that state."""
+    marks = [f"{connection_mark(state, generation):#x}" for generation in generations]
+    return f"ct mark & {MASK:#x} " + (f"== {marks[0]}" if len(marks) == 1 else f"{{ {', '.join(marks)} }}")
+
+
+def kept(generations: Collection[int]) -> Iterator[str]:
+    """For `known`: what goes on of connections that these generations have opened."""
     for state, chain in ((Mark.PEEK, "jump empty"), (Mark.INSPECT, "goto pass")):
-        yield f"ct mark & {MASK:#x} == {connection_mark(state, generation):#x} {NOT_SYN} {chain}"
+        yield f"{opened(state, generations)} {NOT_SYN} {chain}"
 
 
 def remembering(generation: int) -> Iterator[tuple[str, list[str]]]:

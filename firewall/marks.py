@@ -33,14 +33,20 @@ class Mark(IntEnum):
 
 
 def connection_mark(verdict: Mark, generation: int) -> int:
-    """A verdict as a connection keeps it, valid while `generation` (a count, >= 0) is the policy's.
+    """A verdict as a connection keeps it, valid while `generation` (a count, >= 0) is the policy's."""
+    return verdict | generation_mark(generation)
 
-    Five bits come round after 31 reloads: a reload must have dealt with live connections by then.
-    """
+
+def generation_mark(generation: int) -> int:
+    """A connection mark without its verdict. Five bits come round after 31 reloads: a reload must have dealt with live
+    connections by then. Raises ValueError for a negative count."""
     if generation < 0:
         raise ValueError(f"not a generation: {generation}")
-    return verdict | (generation % GENERATIONS + 1) << _GENERATION
+    return (generation % GENERATIONS + 1) << _GENERATION
 
 
 # A connection that came in from outside: not the policy's business, so of no policy's generation.
 INBOUND: Final = connection_mark(Mark.PASS, 0)
+
+# A connection of the engine's or the proxy's own, on a host that they live on: no policy's either, and never judged.
+EXEMPT: Final = connection_mark(Mark.JUDGE, 0)

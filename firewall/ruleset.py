@@ -16,7 +16,7 @@ from typing import Final, Literal
 
 from firewall import looking
 from firewall.looking import NOT_SYN
-from firewall.marks import INBOUND, MASK, OTHERS, Mark, connection_mark
+from firewall.marks import EXEMPT, INBOUND, MASK, OTHERS, Mark, connection_mark
 from policy.values import Flow, Proto
 
 TABLE: Final = "inet dnsfw"
@@ -104,11 +104,12 @@ def render(plan: Plan, *, queue_in_nft: bool) -> str:
     return "\n".join([*lines, "}", ""])
 
 
-def renewal(generation: int) -> str:
-    """nft text that makes `generation` the policy's, in one transaction: what earlier ones allowed is judged again."""
+def renewal(generation: int, former: int | None = None) -> str:
+    """nft text that makes `generation` the policy's, in one transaction: what earlier ones allowed is judged again, but
+    for connections of the `former` one, which somebody is about to look through."""
     chains = [f"flush chain {TABLE} {name}" for name in _OF_A_GENERATION]
     sets = [f"flush set {TABLE} lease4", f"flush set {TABLE} lease6"]
-    return "\n".join([*chains, *sets, f"table {TABLE} {{", *_generation(generation), "}", ""])
+    return "\n".join([*chains, *sets, f"table {TABLE} {{", *_generation(generation, former), "}", ""])
 
 
 def counters(listed: str) -> dict[str, int]:
@@ -170,16 +171,16 @@ def _leaves(plan: Plan) -> Iterator[str]:
         yield from _chain("inspect", looking.inspect(plan.proxy_port, audit=plan.audit))
 
 
-def _generation(generation: int) -> Iterator[str]:
+def _generation(generation: int, former: int | None = None) -> Iterator[str]:
     """All that depends on it. A first packet is always judged: an old connection may have had the same ports."""
-    mark = connection_mark(Mark.ALLOW, generation)
-    valid = f"ct mark & {MASK:#x} == {mark:#x}"
+    generations = (generation,) if former is None else (generation, former)
+    valid = looking.opened(Mark.ALLOW, generations)
     # Nearly every packet of a judged connection ends here: with no option and no extension header nothing hides in it.
     plain = ("ip hdrlength 5", "ip6 nexthdr tcp")
     yield from _chain("swift", [f"{valid} {header} {NOT_SYN} goto pass" for header in plain])
     always = [f"{valid} {NOT_SYN} goto pass", f"{valid} meta l4proto != {{ tcp, udp }} goto pass"]
-    yield from _chain("known", [*always, *looking.kept(generation)])
-    yield from _chain("keep", [f"ct mark set ct mark & {OTHERS:#x} | {mark:#x}"])
+    yield from _chain("known", [*always, *looking.kept(generations)])
+    yield from _chain("keep", [f"ct mark set ct mark & {OTHERS:#x} | {connection_mark(Mark.ALLOW, generation):#x}"])
     for name, rules in looking.remembering(generation):
         yield from _chain(name, rules)
 
@@ -194,9 +195,10 @@ def _judge(plan: Plan) -> Iterator[str]:
     yield "jump known"
     yield f"{_TO_US} ct direction reply goto pass"  # the resolver's answers, to port 53 of a client too
     if plan.exempt_uids:
-        # Kept as well: the last packets of a closing connection have no socket, and so no uid.
+        # The last packets of a closing connection have no socket, and so no uid.
         exempt = f"meta skuid {{ {', '.join(map(str, plan.exempt_uids))} }}"
-        yield f"{exempt} jump keep"
+        yield f"ct mark & {MASK:#x} == {EXEMPT:#x} {NOT_SYN} goto pass"
+        yield f"{exempt} ct mark set ct mark & {OTHERS:#x} | {EXEMPT:#x}"
         yield f"{exempt} goto pass"
     if plan.inbound == "open":
         yield f"ct direction reply ct mark & {MASK:#x} == {INBOUND:#x} goto pass"
@@ -245,11 +247,12 @@ def _needed() -> Iterator[str]:
 
 
 def _allow() -> Iterator[str]:
-    """UDP by lease, since a socket's later packets may be another matter; the rest for the life of the connection."""
+    """UDP by lease, since a socket's later packets may be another matter; the rest for the life of the connection. All
+    are marked, so that a change of policy finds them."""
     for version, family in ((4, "ip"), (6, "ip6")):
         key = f"ct original {family} saddr . ct original proto-src . ct original {family} daddr . ct original proto-dst"
         yield f"meta l4proto udp update @lease{version} {{ {key} }}"
-    yield "meta l4proto != udp jump keep"
+    yield "jump keep"
     yield "goto clear"
 
 

@@ -56,13 +56,14 @@ class Table:
         self._nft = None
         self._stack.close()
 
-    def set_generation(self, generation: int) -> None:
-        """Judge again, from their next packet on, all flows that an earlier generation let through. Atomic.
+    def set_generation(self, generation: int, former: int | None = None) -> None:
+        """Judge again, from their next packet on, all flows that an earlier generation let through; connections of the
+        `former` one go on until this is called without it. Atomic.
 
         Change the policy first: a verdict is in force when the queue's call returns, so none of the old policy comes
         after this. May be called from any network namespace. Raises NftError.
         """
-        self._run(ruleset.renewal(generation))
+        self._run(ruleset.renewal(generation, former))
 
     def counters(self) -> dict[str, int]:
         """Packets by what became of them: see `ruleset`. May be called from any network namespace. Raises NftError."""

@@ -76,7 +76,7 @@ NEEDED = {
     "lldp": frame(0x88CC, SECRET),
     "dhcp": frame(ETH_P_IP, datagram(4, (68, 67), "255.255.255.255")),
 }
-OPTIONS = {
+OPTIONS: dict[str, tuple[tuple[int, int, int | bytes], ...]] = {
     "plain": (),
     "past-the-queue": ((SOL_PACKET, PACKET_QDISC_BYPASS, 1),),
     "marked": ((socket.SOL_SOCKET, SO_MARK, struct.pack("=I", Mark.ALLOW)),),

@@ -1,0 +1,229 @@
+"""A change of policy under live flows: a whole guard, real connections, and nobody else's help."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from dnsfw import cgroups
+from dnsfw.engines import EngineError
+from dnsfw.errors import DnsfwError
+from dnsfw.guard import Guard, guarding
+from dnsfw.place import GuardOptions, Place
+from dnsfw.privilege import calling_user
+from firewall.conntrack import Conntrack
+from firewall.marks import GENERATIONS
+from policy.values import Flow
+from resolver.upstreams import parse_upstream
+from tests.firewall.street import (
+    BOTH,
+    PATIENCE,
+    REFUSALS,
+    STRANGER,
+    Socket,
+    Street,
+    built,
+    nothing_arrived,
+    refusal,
+)
+
+pytestmark = pytest.mark.kernel
+
+STAYS, GOES = 7000, 7001  # ports: of the second policy, of the first one alone
+
+
+def policy(*ports: str | int) -> str:
+    return "".join(f"{host}:{port}\n" for host in (STRANGER[4], f"[{STRANGER[6]}]") for port in ports)
+
+
+@dataclass(frozen=True, slots=True)
+class Guarded:
+    street: Street
+    guard: Guard
+    file: Path
+
+    def becomes(self, text: str) -> tuple[int, int]:
+        """How many flows the new policy kept and cut."""
+        self.file.write_text(text)
+        said = self.guard.renew()
+        return said.kept, said.cut
+
+    def connected(self, version: int, port: int) -> tuple[Socket, Socket]:
+        """Both ends of a connection outwards."""
+        far = (STRANGER[version], port)
+        with self.street.outside.listen(version, *far) as listening:
+            client = self.street.inside.tcp(version)
+            client.connect(far)
+            server, _ = listening.accept()
+        server.settimeout(PATIENCE)
+        return client, server
+
+    def says(self, version: int, port: int) -> None:
+        """One datagram to an allowed port, until it has arrived."""
+        far = (STRANGER[version], port)
+        with self.street.outside.receive(version, *far) as sink, self.street.inside.udp(version) as sock:
+            sock.sendto(b"x", far)
+            assert sink.recv(10) == b"x"
+
+    def tracked(self) -> list[Flow]:
+        with self.street.inside.namespace.entered(), Conntrack() as conntrack:
+            return [one.flow for some in conntrack.marked(0, 0) for one in some]
+
+
+@contextmanager
+def no_signals_left() -> Iterator[None]:
+    """A supervisor has the kernel signal what its engine says."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        yield
+    finally:
+        while signal.sigtimedwait({signal.SIGIO}, 0):
+            pass
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def under_guard(file: Path, text: str, *, audit: bool = False) -> Iterator[Guarded]:
+    file.write_text(text)
+    file.chmod(0o600)  # root's: the engine is not
+    options = GuardOptions(file, audit, (parse_upstream("192.0.2.1"),), None, refused=False, quiet=True)
+    with built() as street, no_signals_left():
+        place = Place(
+            street.inside.namespace, cgroups.find_root(), calling_user(os.environ), os.environ, file.parent, 0.0
+        )
+        with guarding(options, place) as starting:
+            yield Guarded(street, starting.enforce(), file)
+
+
+FIRST = policy(STAYS, GOES, f"{STAYS}/udp", f"{GOES}/udp")
+
+
+@pytest.fixture(scope="module")
+def _guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    with under_guard(tmp_path_factory.mktemp("renewal") / "policy", FIRST) as guarded:
+        yield guarded
+
+
+@pytest.fixture
+def guarded(_guarded: Guarded) -> Guarded:
+    """One for all, with its first policy again and nothing alive."""
+    _guarded.becomes("")
+    _guarded.becomes(FIRST)
+    return _guarded
+
+
+SECOND = policy(STAYS, f"{STAYS}/udp")
+
+
+@BOTH
+def test_an_idle_connection_that_is_denied_now_is_cut_at_both_ends_at_once(guarded: Guarded, version: int) -> None:
+    client, server = guarded.connected(version, GOES)
+    with client, server:
+        started = time.monotonic()
+        assert guarded.becomes(SECOND) == (0, 1)
+        for end, expected in ((client, errno.ECONNABORTED), (server, errno.ECONNRESET)):
+            with pytest.raises(OSError, match="onnection") as raised:
+                end.recv(1)
+            assert raised.value.errno == expected
+        assert time.monotonic() - started < 1
+        assert guarded.tracked() == []
+
+
+@BOTH
+def test_a_connection_that_is_still_allowed_goes_on_and_a_new_one_is_judged_anew(
+    guarded: Guarded, version: int
+) -> None:
+    client, server = guarded.connected(version, STAYS)
+    with client, server:
+        for _ in range(3):
+            assert guarded.becomes(SECOND) == (1, 0)
+            client.sendall(b"x")
+            assert server.recv(10) == b"x"
+        with guarded.street.inside.tcp(version) as late:
+            assert refusal(late, (STRANGER[version], GOES)) in REFUSALS
+
+
+@BOTH
+@pytest.mark.parametrize("connected", [True, False], ids=["connected", "unconnected"])
+def test_a_udp_flow_that_is_denied_now_sends_nothing_more(guarded: Guarded, version: int, connected: bool) -> None:
+    far = (STRANGER[version], GOES)
+    with guarded.street.outside.receive(version, *far) as sink, guarded.street.inside.udp(version) as client:
+        if connected:
+            client.connect(far)
+        client.sendto(b"before", far) if not connected else client.send(b"before")
+        assert sink.recv(10) == b"before"
+        assert guarded.becomes(SECOND) == (0, 1)
+        if connected:  # told at once
+            with pytest.raises(ConnectionAbortedError):
+                client.recv(1)
+        else:
+            client.sendto(b"after", far)
+        guarded.says(version, STAYS)  # what was sent before it would be here by now
+        assert nothing_arrived(sink)
+
+
+def test_a_mistake_leaves_the_former_policy_in_force(guarded: Guarded) -> None:
+    client, server = guarded.connected(4, GOES)
+    with client, server:
+        with pytest.raises(EngineError, match="mistake"):
+            guarded.becomes("not a rule at all")
+        client.sendall(b"x")
+        assert server.recv(1) == b"x"
+        again = guarded.connected(4, GOES)
+        for end in again:
+            end.close()
+
+
+def test_after_more_changes_than_there_are_marks_for_nothing_old_is_valid(guarded: Guarded) -> None:
+    client, server = guarded.connected(4, STAYS)
+    with client, server:
+        for _ in range(GENERATIONS):
+            assert guarded.becomes(SECOND) == (1, 0)
+        client.sendall(b"x")
+        assert server.recv(1) == b"x"
+        assert guarded.becomes(policy(GOES)) == (0, 1)
+
+
+def test_hundreds_of_connections_are_cut_within_a_second(guarded: Guarded) -> None:
+    far = (STRANGER[4], GOES)
+    with guarded.street.outside.listen(4, *far) as listening:
+        listening.listen(2000)
+        clients = [guarded.street.inside.tcp(4) for _ in range(500)]
+        for client in clients:
+            client.connect(far)
+        started = time.monotonic()
+        assert guarded.becomes(SECOND) == (0, 500)
+        for client in clients:
+            with pytest.raises(ConnectionAbortedError):
+                client.recv(1)
+            client.close()
+        assert time.monotonic() - started < 1
+
+
+def test_a_dead_engine_can_t_change_its_policy_and_opens_nothing(tmp_path: Path) -> None:
+    with under_guard(tmp_path / "policy", FIRST) as guarded:
+        engine = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()[-1]
+        os.kill(int(engine), signal.SIGKILL)
+        with pytest.raises(DnsfwError):
+            guarded.becomes(policy(STAYS, GOES))
+        with guarded.street.inside.tcp(4) as late:
+            late.settimeout(0.3)
+            with pytest.raises(TimeoutError):
+                late.connect((STRANGER[4], STAYS))
+
+
+def test_audit_cuts_nothing(tmp_path: Path) -> None:
+    with under_guard(tmp_path / "policy", policy(GOES), audit=True) as guarded:
+        client, server = guarded.connected(4, GOES)
+        with client, server:
+            assert guarded.becomes(SECOND) == (1, 0)
+            client.sendall(b"x")
+            assert server.recv(1) == b"x"

@@ -11,15 +11,18 @@ import os
 import re
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from policy.bindings import Bindings
-from policy.decide import Decision
-from policy.values import Action, Query, Reason
+from dnsfw.gate import Gate
+from dnsfw.journal import Journal
+from dnsfw.privilege import ROOT
+from policy import Bindings, Budgets, Limits
+from policy.parse import parse
 from resolver.core import ResolverConfig
 from resolver.listeners import make_listeners
 from resolver.server import Resolver
@@ -27,8 +30,7 @@ from resolver.upstreams import parse_upstream
 
 DNSFW, DNSMASQ, UNBOUND, UPSTREAM = 15300, 15301, 15302, 15303  # ports
 ZONE = "example.com"
-_ALLOW = Decision(Action.ALLOW, Reason.ALLOW_RULE, None, None)
-_DENY = Decision(Action.DENY, Reason.NO_RULE, None, None)
+_UNLIMITED = Limits(*[1 << 40] * 4)  # of names under the one wildcard
 _CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 _QUESTION = bytes.fromhex("000001000001000000000000") + b"\2n0\7example\3com\0\0\1\0\1"
 _ANSWER = bytes.fromhex("c00c 0001 0001 00000e10 0004")  # the question's name, A, IN, an hour, four octets
@@ -117,19 +119,21 @@ def serve_upstream(port: int) -> None:
 
 
 def serve_dnsfw(port: int) -> None:
-    bindings = Bindings()
+    """Policy, budgets, bindings and journal are the real ones; only owners are not looked up."""
+    with tempfile.TemporaryDirectory() as scratch:
+        journal = Journal(Path(scratch) / "journal", "enforce", ROOT)
+        journal.start()
+        policy = parse(f"*.{ZONE}\n", "bench")
+        gate = Gate(policy, Bindings(), lambda _: None, journal.record, time.monotonic, budgets=Budgets(_UNLIMITED))
 
-    def judge(query: Query) -> Decision:
-        return _ALLOW if query.name.endswith(ZONE) else _DENY
+        async def serve() -> None:
+            config = ResolverConfig((parse_upstream(f"127.0.0.1:{UPSTREAM}"),))
+            resolver = Resolver(config, gate, gate.bindings.bind, time.monotonic, gate.fault)
+            listeners = make_listeners(port)
+            await resolver.serve(asyncio.get_running_loop(), listeners.udp, listeners.tcp)
+            await asyncio.Event().wait()
 
-    async def serve() -> None:
-        config = ResolverConfig((parse_upstream(f"127.0.0.1:{UPSTREAM}"),))
-        resolver = Resolver(config, judge, bindings.bind, time.monotonic, print)
-        listeners = make_listeners(port)
-        await resolver.serve(asyncio.get_running_loop(), listeners.udp, listeners.tcp)
-        await asyncio.Event().wait()
-
-    asyncio.run(serve())
+        asyncio.run(serve())
 
 
 def dnsmasq(cache_size: int) -> list[str]:

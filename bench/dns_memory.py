@@ -23,6 +23,7 @@ from policy.values import Flow, Proto, Query
 from resolver import wire
 from resolver.core import Core, Pending, ResolverConfig
 from resolver.exchange import Answered
+from resolver.judge import Plain
 from resolver.message import Message, Record
 from resolver.upstreams import parse_upstream
 from resolver.wire import wire_name
@@ -49,7 +50,7 @@ class World:
 
     def __post_init__(self) -> None:
         self._policy = parse("*.cdn.example\n", "bench")
-        self._core = Core(self.config, self._judge, self.bindings.bind)
+        self._core = Core(self.config, Plain(self._judge), self.bindings.bind)
         self.ask(_LIVE, [_LIVE_ADDRESS])
 
     def ask(self, name: str, addresses: list[IPv4Address], ttl: int = _TTL) -> None:

@@ -89,7 +89,7 @@ class Engine:
         self._bindings = Bindings()
         self._gate = Gate(loaded.policy, self._bindings, owners.of, self._record, time.monotonic, options.audit)
         resolver = ResolverConfig(self._upstreams, refusal=Refusal.REFUSED if options.refused else Refusal.NXDOMAIN)
-        self._resolver = Resolver(resolver, self._gate.query, self._bindings.bind, time.monotonic, self._gate.fault)
+        self._resolver = Resolver(resolver, self._gate, self._bindings.bind, time.monotonic, self._gate.fault)
         inside = Parts(
             tally=self._tally,
             recent=self._recent,

@@ -28,6 +28,7 @@ from policy import (
     decide,
     resolvable,
 )
+from resolver.judge import Ruling
 
 _REMEMBERED = 4_096  # decisions about names: pure, and asked for again with every cached answer
 
@@ -68,9 +69,14 @@ class Gate:
 
     def query(self, query: Query) -> Decision:
         """May this name be resolved?"""
-        owner = self.owner_of(query.client)
+        return self.resolve(query, self.owner_of(query.client)).decision
+
+    def resolve(self, query: Query, owner: Owner | None) -> Ruling:
+        """The same for a known owner. A question that nothing was spent on may be repeated: it never costs anything
+        again, and all else that decides are the policy, the name and the owner."""
         decision, spent = self.budgets.hold(query, self._resolvable(query.name, owner), self.clock())
-        return self._settle(Entry(query, decision, owner, (), spent=spent))
+        entry = Entry(query, decision, owner, (), spent=spent)
+        return Ruling(self._settle(entry), partial(self._again, entry) if spent is None else None)
 
     def flow(self, flow: Flow) -> Action:
         """May this flow start? Anything but ALLOW needs a mechanism that does more than open it."""
@@ -138,6 +144,9 @@ class Gate:
 
     def _settled(self, entry: Entry) -> Entry:
         return replace(entry, decision=self._settle(entry))
+
+    def _again(self, entry: Entry, times: int) -> None:
+        self.record(replace(entry, times=times))
 
     def _settle(self, entry: Entry) -> Decision:
         """Record what was decided; what then holds."""

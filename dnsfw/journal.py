@@ -33,8 +33,8 @@ _PARTING_SECONDS = 2.0  # a journal on a dead disk or an unread pipe holds nobod
 @dataclass(frozen=True, slots=True)
 class Entry:
     """What the gate hands over: a subject, what was decided, and what was known. `fault` is an error's text, or what
-    somebody else complained of,
-    `spent` what a wildcard's budget comes to where this query was paid for or could not be."""
+    somebody else complained of, `spent` what a wildcard's budget comes to where this query was paid for or could not
+    be. `times` is how often it came, for a question that was repeated within a second."""
 
     subject: Subject | None
     decision: Decision
@@ -42,6 +42,7 @@ class Entry:
     names: tuple[str, ...]
     fault: str | None = None
     spent: Spent | None = None
+    times: int = 1
 
 
 class SubjectRecord(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -94,7 +95,8 @@ class SpentRecord(msgspec.Struct, frozen=True):
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=False):
-    """One decision. `v` is the schema's number, `time` RFC 3339 in UTC, `mode` enforce or audit."""
+    """One decision, or the same one `times` within a second. `v` is the schema's number, `time` RFC 3339 in UTC, `mode`
+    enforce or audit."""
 
     v: int
     time: str
@@ -107,6 +109,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=False):
     names: tuple[str, ...]
     fault: str | None = None
     spent: SpentRecord | None = None
+    times: int = 1
 
 
 def to_record(entry: Entry, when: float, mode: str) -> Record:
@@ -125,6 +128,7 @@ def to_record(entry: Entry, when: float, mode: str) -> Record:
         names=entry.names,
         fault=entry.fault,
         spent=None if entry.spent is None else _spent(entry.spent),
+        times=entry.times,
     )
 
 

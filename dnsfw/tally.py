@@ -40,21 +40,21 @@ class Tally:
     reached: LRUCache[str, int] = field(default_factory=lambda: LRUCache(_GROUPS))
 
     def take(self, entry: Entry) -> None:
-        """Count one decision."""
+        """Count a decision, as often as it was taken."""
         if entry.decision.action is not Action.DENY:
-            self.allowed += 1
+            self.allowed += entry.times
             if isinstance(entry.subject, Flow):
                 host = entry.decision.name or str(entry.subject.dst)
                 self.reached[host] = self.reached.get(host, 0) + 1
             return
-        self.denied += 1
+        self.denied += entry.times
         self.faults += entry.decision.reason is Reason.FAULT
         key = _kind(entry)
         seen = self.denials.get(key)
         if seen is None:
-            self.denials[key] = Denial(entry)
+            self.denials[key] = Denial(entry, entry.times)
         else:
-            seen.count += 1
+            seen.count += entry.times
 
     def most(self, count: int) -> list[Denial]:
         """The commonest kinds of denial."""

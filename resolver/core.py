@@ -9,20 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
-from policy.decide import Decision
 from policy.rules import Flag, Rule
 from policy.values import Action, Address, Flow, Proto, Query, Reason
 from resolver import reply, wire
 from resolver.answer import Answer, AnswerError, Rights, Wanted, interpret
 from resolver.cache import AnswerCache, Template, WireCache
 from resolver.exchange import Asked, Failed, Outcome, Patience
+from resolver.judge import Again, Judge, Ruling
+from resolver.repeats import Repeats, Standing
 from resolver.reply import MAX_TCP, Ede, Explanation, Reply
 from resolver.upstreams import Upstream
 from resolver.wire import Question, Rejection, read_query
 
-type Judge = Callable[[Query], Decision]
 type Bind = Callable[[str, Sequence[tuple[Address, float]], float], None]  # name; (address, seconds to live)…; now
 
 
@@ -89,6 +90,22 @@ class Pending:
         return self.question.udp_size if self.query.client.proto == Proto.UDP else MAX_TCP
 
 
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """A query and who it is from. `question` is None where its octets were recognised unread."""
+
+    data: bytes
+    question: Question | None
+    query: Query
+    standing: Standing
+
+    def parsed(self) -> Question:
+        question = self.question or read_query(self.data)
+        if not isinstance(question, Question):
+            raise TypeError("a query that the gate once let through is let through for ever")
+        return question
+
+
 def rights_of(rule: Rule | None) -> Rights:
     """What `rule` says of the addresses in an answer; no rule, no rights."""
     return Rights() if rule is None else Rights(Flag.PRIVATE in rule.flags, rule.within)
@@ -109,17 +126,32 @@ class Core:
         self._bind = bind
         self._answers = AnswerCache(config.cache_octets)
         self._replies = WireCache(config.cache_octets)
+        self._repeats = Repeats()
 
     def policy_changed(self) -> None:
         """From now on the judge speaks for another policy: what still waits is judged again before it is answered."""
         self._generation += 1
+        self._repeats.settle()
 
-    def receive(self, data: bytes, client: Flow, now: float) -> bytes | Pending | None:
+    def settle(self) -> None:
+        """Tell the judge, and count, what was repeated lately. Due a second after a reply was repeated."""
+        self._repeats.settle()
+
+    def standing(self, client: Flow, now: float) -> Standing:
+        """Who speaks from there, and what they may be told again as it is. Good for what has arrived already."""
+        return self._repeats.of(self._judge.owner_of(client), now)
+
+    def receive(
+        self, data: bytes, client: Flow, now: float, standing: Standing | None = None
+    ) -> bytes | Pending | None:
         """The reply to one message; None for silence; or the question that has to go upstream."""
         self.counters.queries += 1
         self.judged = None
-        if client.proto == Proto.UDP and (template := self._replies.get(data, now)):
-            return self._repeat(template, data, Query(template.query.name, template.query.qtype, client), now)
+        template = self._replies.get(data, now) if client.proto == Proto.UDP else None
+        if template is not None:
+            self.judged = Query(template.query.name, template.query.qtype, client)
+            said = _Said(data, None, self.judged, standing or self.standing(client, now))
+            return self._repeat(template, said, now)
         match read_query(data):
             case None:
                 self.counters.ignored += 1
@@ -128,14 +160,15 @@ class Core:
                 self.counters.rejected += 1
                 return refusal
             case question:
-                query = Query(question.name, question.qtype, client)
-                return self._decide(data, question, query, now)
+                self.judged = Query(question.name, question.qtype, client)
+                said = _Said(data, question, self.judged, standing or self.standing(client, now))
+                return self._follow(said, self._judge.resolve(said.query, said.standing.owner), now)
 
     def conclude(self, pending: Pending, outcome: Outcome, now: float) -> bytes:
         """The reply to a question whose exchange is over."""
         self.judged = pending.query
         if pending.generation != self._generation:
-            decision = self._judge(pending.query)
+            decision = self._judge.resolve(pending.query, self._judge.owner_of(pending.query.client)).decision
             if decision.action is not Action.ALLOW:
                 self.counters.revoked += 1
                 return self._deny(pending.question, decision.reason)
@@ -155,35 +188,46 @@ class Core:
         explanation = Explanation(Ede.NOT_READY, "dnsfw: too many questions under way")
         return reply.failed(pending.question, wire.REFUSED, explanation)
 
-    def _repeat(self, template: Template, data: bytes, query: Query, now: float) -> bytes | Pending | None:
-        self.judged = query
-        decision = self._judge(query)
-        if decision.action is Action.ALLOW and template.made_for(decision.rule):
-            self.counters.cached += 1
-            self._bind_all(query.name, template.bound, template.counted_at)
-            return template.reply_to(data)
-        self._replies.discard(data)  # made under another policy
-        question = read_query(data)
-        if not isinstance(question, Question):
-            raise TypeError("a query that the gate once let through is let through for ever")
-        return self._follow(decision, data, question, query, now)
+    def _repeat(self, template: Template, said: _Said, now: float) -> bytes | Pending:
+        ruling = self._judge.resolve(said.query, said.standing.owner)
+        if ruling.decision.action is not Action.ALLOW or not template.made_for(ruling.decision.rule):
+            self._replies.discard(said.data)  # made under another policy
+            return self._follow(said, ruling, now)
+        self.counters.cached += 1
+        self._bind_all(said.query.name, template.bound, template.counted_at)
+        built = template.reply_to(said.data)
+        if template.until >= int(now) + 1:  # still good when this second is over
+            self._keep(said, built, ruling, denied=False)
+        return built
 
-    def _decide(self, data: bytes, question: Question, query: Query, now: float) -> bytes | Pending:
-        self.judged = query
-        return self._follow(self._judge(query), data, question, query, now)
-
-    def _follow(self, decision: Decision, data: bytes, question: Question, query: Query, now: float) -> bytes | Pending:
+    def _follow(self, said: _Said, ruling: Ruling, now: float) -> bytes | Pending:
+        decision, question = ruling.decision, said.parsed()
         if decision.action is not Action.ALLOW:
             self.counters.denied += 1
-            return self._deny(question, decision.reason)
+            built = self._deny(question, decision.reason)
+            self._keep(said, built, ruling, denied=True)
+            return built
         asked = Asked(question.asked.lower(), question.qtype, question.dnssec_ok, question.checking_disabled)
         rule = decision.rule
-        pending = Pending(data, question, query, asked, rule, rights_of(rule), self._generation)
+        pending = Pending(said.data, question, said.query, asked, rule, rights_of(rule), self._generation)
         kept = self._kept(pending, now)
         if kept is None:
             return pending
         self.counters.cached += 1
         return self._repeat_kept(pending, *kept)
+
+    def _keep(self, said: _Said, built: bytes, ruling: Ruling, *, denied: bool) -> None:
+        """If the judge wants not to be asked again, the same octets get the same reply for the rest of this second."""
+        if ruling.again is not None and said.query.client.proto == Proto.UDP:
+            self._repeats.keep(said.standing, said.data, built, partial(self._repeated, ruling.again, denied))
+
+    def _repeated(self, again: Again, denied: bool, times: int) -> None:  # noqa: FBT001 - of a partial
+        self.counters.queries += times
+        if denied:
+            self.counters.denied += times
+        else:
+            self.counters.cached += times
+        again(times)
 
     def _repeat_kept(self, pending: Pending, kept: Answer | Failed, as_of: float) -> bytes:
         """A name that is asked for again gets a ready reply for the next time; most are asked for once."""

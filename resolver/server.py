@@ -13,9 +13,11 @@ from functools import partial
 
 from policy.values import Address, Flow, Query
 from resolver.boundary import Boundary, Fault
-from resolver.core import Bind, Core, Judge, Pending, ResolverConfig
+from resolver.core import Bind, Core, Pending, ResolverConfig
 from resolver.exchange import Outcome
 from resolver.forwarder import Forwarder
+from resolver.judge import Judge
+from resolver.repeats import Standing
 from resolver.reply import servfail
 from resolver.tcp import Connections, TcpConnection
 from resolver.udp import Send, UdpListener
@@ -41,6 +43,8 @@ class Resolver:
         self._forwarder: Forwarder | None = None  # while there is a loop to run it
         self._connections = Connections(config.tcp_connections)
         self._waiting: Counter[Address] = Counter()  # questions under way, by client; no entry is 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._settling: asyncio.TimerHandle | None = None
         self._udp: list[UdpListener] = []
         self._tcp: list[asyncio.Server] = []
 
@@ -48,6 +52,7 @@ class Resolver:
         self, loop: asyncio.AbstractEventLoop, udp: Sequence[socket.socket], tcp: Sequence[socket.socket]
     ) -> None:
         """Answer on these sockets from now on; they are the resolver's to close."""
+        self._loop = loop
         self._forwarder = Forwarder(self._config, self.clock, self._fault, loop)
         self._udp = [UdpListener(sock, self, loop) for sock in udp]
         for sock in tcp:
@@ -64,6 +69,9 @@ class Resolver:
         for listener in self._udp:
             listener.close()
         self._connections.abort_all()
+        self._core.settle()
+        if self._settling is not None:
+            self._settling.cancel()
         for server in self._tcp:
             await server.wait_closed()
 
@@ -75,9 +83,14 @@ class Resolver:
         """The judge speaks for another policy from now on."""
         self._core.policy_changed()
 
-    def take(self, data: bytes, client: Flow, now: float) -> bytes | Pending | None:
+    def standing(self, client: Flow, now: float) -> Standing | None:
+        """What may be repeated to whoever speaks from there; None if that can't be found out."""
+        self._settle_soon()
+        return self._boundary.run(lambda: None, self._core.standing, client, now)
+
+    def take(self, data: bytes, client: Flow, now: float, standing: Standing | None = None) -> bytes | Pending | None:
         """One message from a client: its reply, silence, or a question to `forward`."""
-        return self._boundary.run(lambda: servfail(data), self._core.receive, data, client, now)
+        return self._boundary.run(lambda: servfail(data), self._core.receive, data, client, now, standing)
 
     def forward(self, pending: Pending, send: Send) -> None:
         """Ask upstream; `send` is called with the reply, once."""
@@ -103,6 +116,15 @@ class Resolver:
         self._waiting[client] -= 1
         if not self._waiting[client]:
             del self._waiting[client]
+
+    def _settle_soon(self) -> None:
+        """Nobody waits longer than a second to learn what was repeated, even if nothing comes after it."""
+        if self._settling is None and self._loop is not None:
+            self._settling = self._loop.call_later(1.0, self._settle)
+
+    def _settle(self) -> None:
+        self._settling = None
+        self._core.settle()
 
     def _connection(self) -> TcpConnection:
         return TcpConnection(self, self._config, self._connections)

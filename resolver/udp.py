@@ -1,6 +1,7 @@
 """The UDP listener: datagrams off a socket, replies back on it.
 
-Law: a shell. It moves bytes and builds the `Flow` that they came on; what they mean is decided elsewhere.
+Law: a shell. It moves bytes and builds the `Flow` that they came on; what they mean is decided elsewhere. What has
+arrived together is served together: one look at who speaks, one system call for all replies that are ready.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ import asyncio
 import socket
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from policy.values import Flow, Proto, address
+from resolver.batch import SLOTS, Batch, Place
 from resolver.core import Counters, Pending
+from resolver.repeats import Repeat, Standing
 from resolver.wire import MAX_QUERY
 
-_BATCH: Final = 64  # datagrams a wake-up: enough to spread its cost, few enough to let others have the loop
 _READ: Final = MAX_QUERY + 1  # one octet more than allowed, so that what is too long shows
 
 type Send = Callable[[bytes], None]
@@ -26,9 +28,24 @@ class Server(Protocol):
 
     counters: Counters
 
-    def take(self, data: bytes, client: Flow, now: float) -> bytes | Pending | None: ...
+    def standing(self, client: Flow, now: float) -> Standing | None: ...
+    def take(
+        self, data: bytes, client: Flow, now: float, standing: Standing | None = None
+    ) -> bytes | Pending | None: ...
     def forward(self, pending: Pending, send: Send) -> None: ...
     def clock(self) -> float: ...
+
+
+class _Speaker(NamedTuple):
+    """Whoever sends from one address and port; without a standing nobody knows who that is."""
+
+    client: Flow
+    place: Place
+    standing: Standing | None
+
+    @property
+    def ready(self) -> dict[bytes, Repeat]:
+        return {} if self.standing is None else self.standing.ready
 
 
 class UdpListener:
@@ -38,7 +55,8 @@ class UdpListener:
         host, port = sock.getsockname()[:2]
         self._socket, self._server, self._loop = sock, server, loop
         self._local = (address(host), port)
-        self._address = lru_cache(maxsize=1024)(address)  # text of the few clients there are; parsing takes 2 µs
+        self._batch = Batch(sock, _READ)
+        self._peer = lru_cache(maxsize=1024)(self._batch.peer)  # there are few clients; parsing takes microseconds
         loop.add_reader(sock, self._readable)
 
     def stop_reading(self) -> None:
@@ -49,24 +67,63 @@ class UdpListener:
         self._socket.close()
 
     def _readable(self) -> None:
-        now, receive = self._server.clock(), self._socket.recvfrom
-        for _ in range(_BATCH):
-            try:
-                data, peer = receive(_READ)
-            except BlockingIOError:
-                return
-            self._serve(data, peer, now)
+        """Serve until nothing is left, but no more at once than lets others have the loop soon."""
+        left = SLOTS
+        while left and (count := self._batch.receive(left)):
+            self._serve(count, self._server.clock())
+            left -= count
 
-    def _serve(self, data: bytes, peer: tuple[str, int], now: float) -> None:
-        client = Flow(Proto.UDP, self._address(peer[0].partition("%")[0]), peer[1], *self._local)
-        result = self._server.take(data, client, now)
+    def _serve(self, count: int, now: float) -> None:
+        """Answer what is in the first `count` slots. A repeated reply costs a look-up and no call of ours."""
+        batch, speaker, last, first = self._batch, None, bytearray(), 0
+        octets, names, replies, ready = batch.octets, batch.names, batch.replies, {}
+        for slot, size in enumerate(batch.sizes[:count].tolist()):
+            at = slot * batch.room
+            name = names[slot * batch.name_size : (slot + 1) * batch.name_size]
+            if speaker is None or name != last:
+                speaker, last = self._speaker(bytes(name), now), name
+                ready = speaker.ready
+            repeat = ready.get(bytes(octets[at + 2 : at + size]))
+            if repeat is not None:
+                repeat.times += 1
+                octets[at + 2 : at + repeat.size] = repeat.rest  # the id stays where it is
+                replies[slot] = repeat.size
+            elif reply := self._ask(bytes(octets[at : at + size]), speaker, now):
+                octets[at : at + len(reply)] = reply
+                replies[slot] = len(reply)
+            else:
+                self._send(first, slot - first)
+                first = slot + 1
+        self._send(first, count - first)
+
+    def _speaker(self, name: bytes, now: float) -> _Speaker:
+        peer, place = self._peer(name)
+        client = Flow(Proto.UDP, *peer, *self._local)
+        return _Speaker(client, place, self._server.standing(client, now))
+
+    def _ask(self, data: bytes, speaker: _Speaker, now: float) -> bytes | None:
+        """The reply, if there is one at once."""
+        result = self._server.take(data, speaker.client, now, speaker.standing)
         if isinstance(result, Pending):
-            self._server.forward(result, partial(self._send, peer))
-        elif result is not None:
-            self._send(peer, result)
+            self._server.forward(result, partial(self._send_later, speaker.place))
+            return None
+        return result
 
-    def _send(self, peer: tuple[str, int], data: bytes) -> None:
+    def _send(self, first: int, count: int) -> None:
+        """The replies of these slots. What the socket has no room for, or that has no way back, is lost: the client
+        asks again, or is gone."""
+        while count > 0:
+            try:
+                taken = self._batch.send(first, count)
+            except OSError:
+                taken = 0
+            if taken < count:
+                self._server.counters.unsent += 1
+                taken += 1
+            first, count = first + taken, count - taken
+
+    def _send_later(self, place: Place, data: bytes) -> None:
         try:
-            self._socket.sendto(data, peer)
-        except OSError:  # no room in the socket, or no way back: the client asks again, or is gone
+            self._socket.sendto(data, place)
+        except OSError:
             self._server.counters.unsent += 1

@@ -56,9 +56,7 @@ class Dnsfw:
         self._faults: list[str] = []
         self._gate = Gate(policy, self._bindings, lambda _: None, lambda _: None, self._now)
         upstream = parse_upstream("{}:{}".format(*place.upstream))
-        self._resolver = Resolver(
-            ResolverConfig((upstream,)), self._gate.query, self._bind, time.monotonic, self._fault
-        )
+        self._resolver = Resolver(ResolverConfig((upstream,)), self._gate, self._bind, time.monotonic, self._fault)
 
     async def __aenter__(self) -> Self:
         listeners = make_listeners(self._place.target[1])

@@ -52,7 +52,7 @@ def test_a_query(audit: bool) -> None:
     attribution, entries = Attribution(), list[Entry]()
     judge = gate(attribution, entries, audit=audit)
     config = ResolverConfig((Upstream(ip_address("192.0.2.1")),))
-    resolver = Resolver(config, judge.query, judge.bindings.bind, lambda: 0.0, judge.fault)
+    resolver = Resolver(config, judge, judge.bindings.bind, lambda: 0.0, judge.fault)
     asked = bytes(DNSRecord.question("allowed.example").pack())
     client = Flow(17, ip_address("198.18.0.2"), 40_000, ip_address("127.0.0.1"), 53053)
     answer = resolver.take(asked, client, 0.0)

@@ -135,6 +135,7 @@ def test_a_record_is_json_of_the_published_shape(tmp_path: Path) -> None:
         "names": [],
         "fault": None,
         "spent": None,
+        "times": 1,
     }
     assert journal.lost == 0
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from dnsfw.gate import Gate
@@ -11,7 +13,7 @@ from policy import Action, Bindings, Budgets, Flow, Limits, Proto, Query, Reason
 from policy.parse import parse
 
 CLIENT = Flow(Proto.UDP, address("198.18.0.2"), 40000, address("127.0.0.1"), 53053)
-NULL = 10
+NULL, TXT = 10, 16
 
 
 def gate(entries: list[Entry], *, audit: bool = False) -> Gate:
@@ -31,6 +33,50 @@ def test_a_spent_budget_denies_and_the_journal_has_the_numbers(audit: bool) -> N
     assert record.spent is not None
     assert (record.spent.names_minute, record.spent.octets_job) == (3, 9)
     assert to_record(entries[3], 0.0, "enforce").spent is None
+
+
+@pytest.mark.parametrize(
+    ("name", "qtype", "repeatable"),
+    [
+        pytest.param("n0.cdn.example", 1, True, id="paid-for"),
+        pytest.param("n0.cdn.example", TXT, False, id="paid-for-each-time"),
+        pytest.param("n1.cdn.example", 1, False, id="new"),
+        pytest.param("n1.cdn.example", NULL, True, id="its-type-is-never-allowed"),
+        pytest.param("evil.test", 1, True, id="no-rule"),
+    ],
+)
+def test_only_what_costs_nothing_again_may_be_repeated(name: str, qtype: int, repeatable: bool) -> None:
+    entries: list[Entry] = []
+    judge = gate(entries)
+    judge.query(Query("n0.cdn.example", 1, CLIENT))
+    ruling = judge.resolve(Query(name, qtype, CLIENT), None)
+    assert (ruling.again is not None) is repeatable
+    if ruling.again is not None:
+        ruling.again(5)
+        assert entries[-1] == replace(entries[-2], times=5)
+        assert to_record(entries[-1], 0.0, "enforce").times == 5
+
+
+def test_the_budget_s_end_may_not_be_repeated() -> None:
+    judge = gate([])
+    for number in range(2):
+        judge.query(Query(f"n{number}.cdn.example", 1, CLIENT))
+    ruling = judge.resolve(Query("n2.cdn.example", 1, CLIENT), None)
+    assert (ruling.decision.reason, ruling.again) == (Reason.BUDGET, None), "the next minute has another budget"
+
+
+def test_the_tally_counts_repetitions() -> None:
+    entries: list[Entry] = []
+    judge = gate(entries)
+    for name in ("n0.cdn.example", "evil.test"):
+        for _ in range(2):
+            ruling = judge.resolve(Query(name, 1, CLIENT), None)
+        assert ruling.again is not None
+        ruling.again(5)
+    tally = Tally()
+    for entry in entries:
+        tally.take(entry)
+    assert (tally.allowed, tally.denied, [denial.count for denial in tally.denials.values()]) == (7, 7, [7])
 
 
 def test_the_summary_tells_a_tunnel_once_and_suggests_no_line_for_it() -> None:

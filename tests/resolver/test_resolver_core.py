@@ -18,6 +18,7 @@ from policy.values import Action, Address, Flow, Proto, Query, Reason
 from resolver import wire
 from resolver.core import Core, Pending, Refusal, ResolverConfig
 from resolver.exchange import Answered, Failed
+from resolver.judge import Plain
 from resolver.message import Message, Record
 from resolver.reply import Ede, Explanation
 from resolver.upstreams import parse_upstream
@@ -53,7 +54,7 @@ class World:
     core: Core = field(init=False)
 
     def __post_init__(self) -> None:
-        self.core = Core(self.config, self._judge, self._bind)
+        self.core = Core(self.config, Plain(self._judge), self._bind)
 
     def _judge(self, query: Query) -> Decision:
         self.judged.append(query)

@@ -19,6 +19,7 @@ from resolver import wire
 from resolver.core import ResolverConfig
 from resolver.exchange import Patience
 from resolver.framing import frame
+from resolver.judge import Plain
 from resolver.listeners import make_listeners
 from resolver.server import Resolver
 from resolver.upstreams import Upstream, parse_upstream
@@ -171,7 +172,9 @@ async def world(*upstreams: FakeUpstream | Upstream, **changes: object) -> Async
         config = replace(ResolverConfig(tuple(servers), patience=HURRY), **changes)  # type: ignore[arg-type]  # replace() knows the names
         listeners = make_listeners()
         port = listeners.port
-        resolver = Resolver(config, judge, bind, time.monotonic, lambda error, query: faults.append((error, query)))
+        resolver = Resolver(
+            config, Plain(judge), bind, time.monotonic, lambda error, query: faults.append((error, query))
+        )
         await resolver.serve(asyncio.get_running_loop(), listeners.udp, listeners.tcp)
         stack.push_async_callback(resolver.close)
         yield World(port, resolver, bound, judged, faults)

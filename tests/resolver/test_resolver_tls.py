@@ -24,6 +24,7 @@ from resolver import wire
 from resolver.core import ResolverConfig
 from resolver.exchange import Patience
 from resolver.framing import frame
+from resolver.judge import Plain
 from resolver.listeners import make_listeners
 from resolver.server import Resolver
 from resolver.upstreams import parse_upstream
@@ -88,7 +89,7 @@ async def tls_upstream(certificate: Certificate, asked: list[bytes]) -> AsyncIte
 
 async def ask(config: ResolverConfig) -> dnslib.DNSRecord:
     resolver = Resolver(
-        config, lambda _: ALLOW, lambda *_: None, time.monotonic, lambda error, _: pytest.fail(str(error))
+        config, Plain(lambda _: ALLOW), lambda *_: None, time.monotonic, lambda error, _: pytest.fail(str(error))
     )
     listeners = make_listeners()
     port = listeners.port

@@ -48,7 +48,7 @@ class Tally:
                 self.reached[host] = self.reached.get(host, 0) + 1
             return
         self.denied += entry.times
-        self.faults += entry.decision.reason is Reason.FAULT
+        self.faults += entry.times * (entry.decision.reason is Reason.FAULT)
         key = _kind(entry)
         seen = self.denials.get(key)
         if seen is None:

@@ -19,7 +19,7 @@ from resolver.answer import Answer, AnswerError, Rights, Wanted, interpret
 from resolver.cache import AnswerCache, Template, WireCache
 from resolver.exchange import Asked, Failed, Outcome, Patience
 from resolver.judge import Again, Judge, Ruling
-from resolver.repeats import Repeats, Standing
+from resolver.repeats import Repeats, Told
 from resolver.reply import MAX_TCP, Ede, Explanation, Reply
 from resolver.upstreams import Upstream
 from resolver.wire import Question, Rejection, read_query
@@ -97,7 +97,7 @@ class _Said:
     data: bytes
     question: Question | None
     query: Query
-    standing: Standing
+    told: Told
 
     def parsed(self) -> Question:
         question = self.question or read_query(self.data)
@@ -137,20 +137,18 @@ class Core:
         """Tell the judge, and count, what was repeated lately. Due a second after a reply was repeated."""
         self._repeats.settle()
 
-    def standing(self, client: Flow, now: float) -> Standing:
+    def told(self, client: Flow, now: float) -> Told:
         """Who speaks from there, and what they may be told again as it is. Good for what has arrived already."""
         return self._repeats.of(self._judge.owner_of(client), now)
 
-    def receive(
-        self, data: bytes, client: Flow, now: float, standing: Standing | None = None
-    ) -> bytes | Pending | None:
+    def receive(self, data: bytes, client: Flow, now: float, told: Told | None = None) -> bytes | Pending | None:
         """The reply to one message; None for silence; or the question that has to go upstream."""
         self.counters.queries += 1
         self.judged = None
         template = self._replies.get(data, now) if client.proto == Proto.UDP else None
         if template is not None:
             self.judged = Query(template.query.name, template.query.qtype, client)
-            said = _Said(data, None, self.judged, standing or self.standing(client, now))
+            said = _Said(data, None, self.judged, told or self.told(client, now))
             return self._repeat(template, said, now)
         match read_query(data):
             case None:
@@ -161,8 +159,8 @@ class Core:
                 return refusal
             case question:
                 self.judged = Query(question.name, question.qtype, client)
-                said = _Said(data, question, self.judged, standing or self.standing(client, now))
-                return self._follow(said, self._judge.resolve(said.query, said.standing.owner), now)
+                said = _Said(data, question, self.judged, told or self.told(client, now))
+                return self._follow(said, self._judge.resolve(said.query, said.told.owner), now)
 
     def conclude(self, pending: Pending, outcome: Outcome, now: float) -> bytes:
         """The reply to a question whose exchange is over."""
@@ -189,7 +187,7 @@ class Core:
         return reply.failed(pending.question, wire.REFUSED, explanation)
 
     def _repeat(self, template: Template, said: _Said, now: float) -> bytes | Pending:
-        ruling = self._judge.resolve(said.query, said.standing.owner)
+        ruling = self._judge.resolve(said.query, said.told.owner)
         if ruling.decision.action is not Action.ALLOW or not template.made_for(ruling.decision.rule):
             self._replies.discard(said.data)  # made under another policy
             return self._follow(said, ruling, now)
@@ -219,7 +217,7 @@ class Core:
     def _keep(self, said: _Said, built: bytes, ruling: Ruling, *, denied: bool) -> None:
         """If the judge wants not to be asked again, the same octets get the same reply for the rest of this second."""
         if ruling.again is not None and said.query.client.proto == Proto.UDP:
-            self._repeats.keep(said.standing, said.data, built, partial(self._repeated, ruling.again, denied))
+            self._repeats.keep(said.told, said.data, built, partial(self._repeated, ruling.again, denied))
 
     def _repeated(self, again: Again, denied: bool, times: int) -> None:  # noqa: FBT001 - of a partial
         self.counters.queries += times

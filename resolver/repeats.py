@@ -30,7 +30,7 @@ class Repeat:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Told:
     """What one owner was told this second: replies by the octets of the question behind its id."""
 
     owner: Owner | None
@@ -38,36 +38,36 @@ class Standing:
 
 
 class Repeats:
-    """The standings of one second."""
+    """What was told in one second, by owner."""
 
     def __init__(self) -> None:
         self._second = 0
-        self._standings: dict[Owner | None, Standing] = {}
+        self._all: dict[Owner | None, Told] = {}
         self._kept = 0
 
     def __len__(self) -> int:
         return self._kept
 
-    def of(self, owner: Owner | None, now: float) -> Standing:
-        """The owner's standing. Good until the next call, or until the loop runs other code."""
-        if self._second != int(now) or len(self._standings) >= _CAPACITY:
+    def of(self, owner: Owner | None, now: float) -> Told:
+        """What this owner was told. Good until the next call, or until the loop runs other code."""
+        if self._second != int(now) or len(self._all) >= _CAPACITY:
             self.settle()
             self._second = int(now)
-        standing = self._standings.get(owner)
-        if standing is None:
-            standing = self._standings[owner] = Standing(owner)
-        return standing
+        told = self._all.get(owner)
+        if told is None:
+            told = self._all[owner] = Told(owner)
+        return told
 
-    def keep(self, standing: Standing, query: bytes, reply: bytes, again: Again) -> None:
+    def keep(self, told: Told, query: bytes, reply: bytes, again: Again) -> None:
         if self._kept < _CAPACITY:
-            standing.ready[query[2:]] = Repeat(reply[2:], again)
+            told.ready[query[2:]] = Repeat(reply[2:], again)
             self._kept += 1
 
     def settle(self) -> None:
         """Forget everything, and tell the judge what was repeated."""
-        standings, self._standings, self._kept = self._standings, {}, 0
-        for standing in standings.values():
-            for repeat in standing.ready.values():
+        ended, self._all, self._kept = self._all, {}, 0
+        for told in ended.values():
+            for repeat in told.ready.values():
                 if repeat.times:
                     repeat.again(repeat.times)
-            standing.ready.clear()
+            told.ready.clear()

@@ -17,7 +17,7 @@ from resolver.core import Bind, Core, Pending, ResolverConfig
 from resolver.exchange import Outcome
 from resolver.forwarder import Forwarder
 from resolver.judge import Judge
-from resolver.repeats import Standing
+from resolver.repeats import Told
 from resolver.reply import servfail
 from resolver.tcp import Connections, TcpConnection
 from resolver.udp import Send, UdpListener
@@ -83,14 +83,14 @@ class Resolver:
         """The judge speaks for another policy from now on."""
         self._core.policy_changed()
 
-    def standing(self, client: Flow, now: float) -> Standing | None:
+    def told(self, client: Flow, now: float) -> Told | None:
         """What may be repeated to whoever speaks from there; None if that can't be found out."""
         self._settle_soon()
-        return self._boundary.run(lambda: None, self._core.standing, client, now)
+        return self._boundary.run(lambda: None, self._core.told, client, now)
 
-    def take(self, data: bytes, client: Flow, now: float, standing: Standing | None = None) -> bytes | Pending | None:
+    def take(self, data: bytes, client: Flow, now: float, told: Told | None = None) -> bytes | Pending | None:
         """One message from a client: its reply, silence, or a question to `forward`."""
-        return self._boundary.run(lambda: servfail(data), self._core.receive, data, client, now, standing)
+        return self._boundary.run(lambda: servfail(data), self._core.receive, data, client, now, told)
 
     def forward(self, pending: Pending, send: Send) -> None:
         """Ask upstream; `send` is called with the reply, once."""

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, Protocol
 from policy.values import Flow, Proto, address
 from resolver.batch import SLOTS, Batch, Place
 from resolver.core import Counters, Pending
-from resolver.repeats import Repeat, Standing
+from resolver.repeats import Repeat, Told
 from resolver.wire import MAX_QUERY
 
 _READ: Final = MAX_QUERY + 1  # one octet more than allowed, so that what is too long shows
@@ -28,24 +28,22 @@ class Server(Protocol):
 
     counters: Counters
 
-    def standing(self, client: Flow, now: float) -> Standing | None: ...
-    def take(
-        self, data: bytes, client: Flow, now: float, standing: Standing | None = None
-    ) -> bytes | Pending | None: ...
+    def told(self, client: Flow, now: float) -> Told | None: ...
+    def take(self, data: bytes, client: Flow, now: float, told: Told | None = None) -> bytes | Pending | None: ...
     def forward(self, pending: Pending, send: Send) -> None: ...
     def clock(self) -> float: ...
 
 
 class _Speaker(NamedTuple):
-    """Whoever sends from one address and port; without a standing nobody knows who that is."""
+    """Whoever sends from one address and port; without `told` nobody knows who that is."""
 
     client: Flow
     place: Place
-    standing: Standing | None
+    told: Told | None
 
     @property
     def ready(self) -> dict[bytes, Repeat]:
-        return {} if self.standing is None else self.standing.ready
+        return {} if self.told is None else self.told.ready
 
 
 class UdpListener:
@@ -99,11 +97,11 @@ class UdpListener:
     def _speaker(self, name: bytes, now: float) -> _Speaker:
         peer, place = self._peer(name)
         client = Flow(Proto.UDP, *peer, *self._local)
-        return _Speaker(client, place, self._server.standing(client, now))
+        return _Speaker(client, place, self._server.told(client, now))
 
     def _ask(self, data: bytes, speaker: _Speaker, now: float) -> bytes | None:
         """The reply, if there is one at once."""
-        result = self._server.take(data, speaker.client, now, speaker.standing)
+        result = self._server.take(data, speaker.client, now, speaker.told)
         if isinstance(result, Pending):
             self._server.forward(result, partial(self._send_later, speaker.place))
             return None

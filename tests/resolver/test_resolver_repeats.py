@@ -76,11 +76,11 @@ class World:
 
     def asks(self, data: bytes, now: float) -> int:
         """The rcode of the reply."""
-        standing = self.core.standing(CLIENT, now)
-        if repeat := standing.ready.get(data[2:]):
+        told = self.core.told(CLIENT, now)
+        if repeat := told.ready.get(data[2:]):
             repeat.times += 1
             return (data[:2] + repeat.rest)[3] & wire.RCODE
-        result = self.core.receive(data, CLIENT, now, standing)
+        result = self.core.receive(data, CLIENT, now, told)
         if isinstance(result, Pending):
             record = Record(wire_name(result.query.name), wire.A, 60, ip_address("192.0.2.1").packed)
             answer = Message(1, wire.QR, result.question.asked, wire.A, (record,), ())
@@ -91,7 +91,7 @@ class World:
     def warmed(self) -> World:
         """The name's reply is ready to be repeated, at second 100."""
         assert [self.asks(question(ident=each), 100.0) for each in range(3)] == [0, 0, 0]
-        assert len(self.core.standing(CLIENT, 100.0).ready) == 1
+        assert len(self.core.told(CLIENT, 100.0).ready) == 1
         self.judge.asked.clear()
         return self
 
@@ -159,7 +159,7 @@ def test_a_judge_that_wants_to_be_asked_is() -> None:
     ],
 )
 def test_other_octets_are_another_question(other: bytes) -> None:
-    ready = World().warmed().core.standing(CLIENT, 100.0).ready
+    ready = World().warmed().core.told(CLIENT, 100.0).ready
     assert other[2:] not in ready
 
 
@@ -167,15 +167,15 @@ def test_no_reply_outlives_its_ttl() -> None:
     world = World()
     for now in (100.4, 100.5, 160.1, 160.2):  # kept until 160.4, before the second is over
         world.asks(question(), now)
-    assert world.core.standing(CLIENT, 160.3).ready == {}
+    assert world.core.told(CLIENT, 160.3).ready == {}
 
 
 def test_it_is_bounded_in_replies_and_in_owners() -> None:
     repeats = Repeats()
-    standing = repeats.of(None, 100.0)
+    told = repeats.of(None, 100.0)
     for number in range(5000):
-        repeats.keep(standing, b"id%d" % number, b"idreply", lambda _: None)
-    assert len(repeats) == len(standing.ready) == 1024
+        repeats.keep(told, b"id%d" % number, b"idreply", lambda _: None)
+    assert len(repeats) == len(told.ready) == 1024
     for number in range(5000):
         repeats.of(replace(GIT, pid=number), 100.0)
     assert len(repeats) == 0

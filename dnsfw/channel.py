@@ -1,4 +1,4 @@
-"""What the supervisor and the engine say to each other.
+"""What the supervisor, the engine and the proxy's keeper say to each other.
 
 Law: typed messages over a SOCK_SEQPACKET pair, one datagram each, some with descriptors. The end of either side is the
 end of the conversation, which both must expect at any time.
@@ -22,9 +22,11 @@ _DESCRIPTORS = 32  # more than any message has
 
 
 class Listening(msgspec.Struct, frozen=True, tag=True):
-    """Engine: my queue is bound, the policy is valid; put the table in force."""
+    """Engine: my queue is bound, the policy is valid; put the table in force. `inspected` are the hosts that the
+    proxy is for (policy.inspected)."""
 
     queue: int
+    inspected: tuple[str, ...] = ()
 
 
 class Programs(msgspec.Struct, frozen=True, tag=True):
@@ -38,7 +40,7 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
-    """Engine: I can't start."""
+    """Engine, keeper: I can't start."""
 
     problem: str
     remedy: str
@@ -84,11 +86,38 @@ class Wanted(msgspec.Struct, frozen=True, tag=True):
     what: Literal["stop", "sudo-on", "sudo-off"]
 
 
+class Serving(msgspec.Struct, frozen=True, tag=True):
+    """Keeper, to the supervisor: the first proxy serves. `variables` are what a program needs to trust it, `views` what
+    it is to be shown: (source, target), in this order."""
+
+    variables: dict[str, str]
+    views: tuple[tuple[str, str], ...]
+
+
+class Turned(msgspec.Struct, frozen=True, tag=True):
+    """Keeper, to the engine of the day: a proxy's turn. With one that starts comes its conversation (a descriptor)."""
+
+    life: Life
+
+
 type _Renewal = Renew | Renewed | JudgeAgain | JudgedAgain
-type Message = Listening | Programs | Ready | Failed | _Renewal | Finish | Finished | Wanted
+type _Keeper = Serving | Turned
+type Message = Listening | Programs | Ready | Failed | _Renewal | _Keeper | Finish | Finished | Wanted
 
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(
-    Listening | Programs | Ready | Failed | Renew | Renewed | JudgeAgain | JudgedAgain | Finish | Finished | Wanted
+    Listening
+    | Programs
+    | Ready
+    | Failed
+    | Renew
+    | Renewed
+    | JudgeAgain
+    | JudgedAgain
+    | Serving
+    | Turned
+    | Finish
+    | Finished
+    | Wanted
 )
 
 

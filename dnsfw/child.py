@@ -31,7 +31,7 @@ class Child:
         """How it ended, in words; None while it lives."""
         if self._how is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
-            self._how = _in_words(os.waitstatus_to_exitcode(status)) if pid else None
+            self._how = in_words(os.waitstatus_to_exitcode(status)) if pid else None
         return self._how
 
     def end(self, patience: float) -> str:
@@ -40,7 +40,7 @@ class Child:
             with _watched(self.pid) as handle:
                 if not select.select([handle], [], [], patience)[0]:
                     signal.pidfd_send_signal(handle, signal.SIGKILL)
-            self._how = _in_words(os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1]))
+            self._how = in_words(os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1]))
         return self._how
 
 
@@ -92,7 +92,7 @@ def _keep_open(wanted: set[int]) -> None:
         os.dup2(null, standard)
 
 
-def _in_words(code: int) -> str:
+def in_words(code: int) -> str:
     """An exit code as os.waitstatus_to_exitcode gives it."""
     if code >= 0:
         return f"exit status {code}"

@@ -68,7 +68,8 @@ _RESOLV_CONF = "/etc/resolv.conf"
 @dataclass(frozen=True, slots=True)
 class Command:
     """What to start, as whom, where. `resolv_conf` is a file to be shown as /etc/resolv.conf; `descriptors` are our
-    caller's, which the command gets, as no other."""
+    caller's, which the command gets, as no other; `views` are (source, target): what else is to be shown in whose
+    place, read-only."""
 
     argv: Sequence[str]
     environ: Mapping[str, str]
@@ -77,6 +78,7 @@ class Command:
     cgroup: Path
     resolv_conf: Path
     descriptors: frozenset[int]
+    views: Sequence[tuple[str, str]] = ()
 
 
 def open_descriptors() -> frozenset[int]:
@@ -143,8 +145,12 @@ def _arrange_mounts(command: Command) -> None:
     target = Path(_RESOLV_CONF)
     if target.exists():
         namespaces.bind(str(command.resolv_conf), str(target.resolve()))
+    for source, shown in command.views:  # before our own directories are out of sight, or shown as what programs trust
+        namespaces.show(source, shown)
+    known = {shown for _, shown in command.views}
     for path in (*_HIDDEN, *(path.format(uid=command.user.uid, home=command.user.home) for path in _HIDDEN_OF_USER)):
-        _hide(path)
+        if path not in known:
+            _hide(path)
     # All of cgroup2: a user may own cgroups, and a process that moves there is out of attribution's sight.
     for path in (*_READ_ONLY, str(cgroups.find_root())):
         if Path(path).exists():

@@ -13,10 +13,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from dnsfw import calls, namespaces, seccomp
-from dnsfw.privilege import User, become, undumpable
+from dnsfw.place import PROXY_USER
+from dnsfw.privilege import become, undumpable
 
-# Beside the engine's (dnsfw/place.py).
-PROXY_USER = User(61_854, 61_854, (), "dnsfw-proxy", "/", "/usr/sbin/nologin")
 ROOTS = Path("/roots.pem")  # where the proxy finds the authorities that it verifies servers against
 _CONNECTIONS = 16_384  # descriptors, at two a client
 _MEMORY = 2 << 30

@@ -16,14 +16,17 @@ from bpf.errors import BpfError
 from bpf.loader import Attached, take_over
 from bpf.owners import Owners, Sources
 from bpf.sockdiag import SockDiag
+from dnsfw import requests
 from dnsfw.cgroups import find_root
 from dnsfw.channel import Channel, Failed, Finish, Finished, JudgeAgain, Listening, Programs, Ready, Renew
 from dnsfw.control.access import Access
 from dnsfw.control.answers import Answers, Identity, InForce, Parts
 from dnsfw.control.server import ControlServer, listen
+from dnsfw.conversations import Conversations
 from dnsfw.errors import DnsfwError, SetupError
 from dnsfw.gate import Gate
 from dnsfw.journal import Entry, Journal
+from dnsfw.lifecycle import Life, Turn
 from dnsfw.orders import Orders
 from dnsfw.place import QUEUE, EngineConfig, GuardOptions
 from dnsfw.policies import Surroundings, load_policy
@@ -37,6 +40,7 @@ from firewall.overflow import LoadFile
 from firewall.packet import PacketError, parse_packet
 from firewall.queue import Queue
 from policy import Action, Bindings, Flow
+from policy.inspected import inspected
 from resolver.core import Refusal, ResolverConfig
 from resolver.server import Resolver
 
@@ -81,13 +85,22 @@ class Engine:
             self._queue = stack.enter_context(Queue(QUEUE, self._judge, self._fault, self._malformed))
             live = LiveFlows(stack, diag)
         self._links = stack.enter_context(LinkWatch()) if place.network is None and not options.audit else None
-        channel.send(Listening(QUEUE))  # the table is made while the compiler works
+        channel.send(Listening(QUEUE, inspected(loaded.policy)))  # the table is made while the compiler works
         attached = stack.enter_context(_programs(channel))
         attached.watch(self._listeners.port)
         paths = stack.enter_context(CgroupPaths(find_root()))
         owners = Owners(Sources(attached, diag, paths))
         self._bindings = Bindings()
-        self._gate = Gate(loaded.policy, self._bindings, owners.of, self._record, time.monotonic, options.audit)
+        self._proxies = Conversations(config.keeper, self._turned)
+        self._gate = Gate(
+            loaded.policy,
+            self._bindings,
+            owners.of,
+            self._record,
+            time.monotonic,
+            options.audit,
+            inspects=self._proxies.held,
+        )
         resolver = ResolverConfig(self._upstreams, refusal=Refusal.REFUSED if options.refused else Refusal.NXDOMAIN)
         self._resolver = Resolver(resolver, self._gate, self._bindings.bind, time.monotonic, self._gate.fault)
         inside = Parts(
@@ -115,10 +128,12 @@ class Engine:
         if self._links is not None:
             loop.add_reader(self._links.fileno(), self._cover_links)
             self._cover_links()
+        self._proxies.serve(loop, partial(requests.answer, self._gate))
         await self._control.serve(self._control_socket)
         self._channel.send(Ready())
         finish = await self._converse(loop)
         loop.remove_reader(self._queue.fileno())
+        self._proxies.close()
         self._control.close()
         await self._resolver.close()
         self._journal.close()
@@ -145,6 +160,11 @@ class Engine:
         """Devices appear at any time (container engines, VPNs); frames are stopped at each of them."""
         for _, name in self._links.update() if self._links else ():
             self._gate.fault(OSError(f"frames that a program makes itself are not stopped at the device {name}"), None)
+
+    def _turned(self, life: Life) -> None:
+        """A proxy started or died."""
+        if life.turn is Turn.DIED:
+            self._gate.fault(RuntimeError(f"the proxy died ({life.reason}); URL rules deny until it is back"), None)
 
     def _judge(self, flow: Flow) -> Action:
         return self._gate.flow(flow)

@@ -38,7 +38,8 @@ class Engine:
         self.channel, theirs = channel_pair()
         self._born = monotonic()
         self._failed = ""
-        kept = [theirs.fileno(), *(sock.fileno() for sock in (*config.listeners.udp, *config.listeners.tcp))]
+        kept = [theirs.fileno(), config.keeper.fileno()]
+        kept += [sock.fileno() for sock in (*config.listeners.udp, *config.listeners.tcp)]
         if config.place.network is not None:
             kept.append(config.place.network.fd)
         self._process = child.fork(partial(_live, config, theirs), kept)

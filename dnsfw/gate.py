@@ -45,9 +45,14 @@ class Connection:
     names: tuple[str, ...]
 
 
+def _never() -> bool:
+    return False
+
+
 @dataclass(slots=True)
 class Gate:
-    """`owner_of` names the process behind a flow, `record` takes what was decided, `clock` is monotonic seconds."""
+    """`owner_of` names the process behind a flow, `record` takes what was decided, `clock` is monotonic seconds.
+    `inspects` says whether a proxy is at work."""
 
     policy: Policy
     bindings: Bindings
@@ -57,6 +62,7 @@ class Gate:
     audit: bool = False
     budgets: Budgets = field(default_factory=Budgets)
     admitted: Admitted = field(default_factory=Admitted)
+    inspects: Callable[[], bool] = field(default=_never)
     _resolvable: Callable[[str, Owner | None], Decision] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -82,7 +88,10 @@ class Gate:
         """May this flow start? Anything but ALLOW needs a mechanism that does more than open it."""
         owner, now = self.owner_of(flow), self.clock()
         names = self._names(flow, owner, now)
-        action = self._settle(Entry(flow, decide(self.policy, flow, owner, names), owner, names)).action
+        decision = decide(self.policy, flow, owner, names)
+        if decision.action is Action.INSPECT and not self.inspects():
+            decision = replace(decision, action=Action.DENY, reason=Reason.PROXY)
+        action = self._settle(Entry(flow, decision, owner, names)).action
         if action is not Action.DENY:
             self.admitted.note(flow, owner, names, now)
         return action

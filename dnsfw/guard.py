@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 from bpf.errors import BpfError
 from bpf.loader import Attached, start_loading
@@ -26,12 +26,15 @@ from dnsfw.channel import (
     Ready,
     Renew,
     Renewed,
+    Serving,
     Wanted,
+    channel_pair,
 )
 from dnsfw.engines import Engine, Engines
 from dnsfw.errors import SetupError
 from dnsfw.lifecycle import Life, Turn
-from dnsfw.place import QUEUE, EngineConfig, GuardOptions, Place, engine_user
+from dnsfw.place import PROXY_USER, QUEUE, EngineConfig, GuardOptions, Place, engine_user
+from dnsfw.proxies import Proxy
 from dnsfw.terminal import complain, say
 from firewall.frames import Frames
 from firewall.nft import NftError
@@ -51,11 +54,14 @@ class Starting:
         self._stack = stack
         self._loading = start_loading(place.cgroup)
         stack.callback(self._loading.close)
-        with _inside(place):
+        with place.inside():
             listeners = _listen()
         for listener in (*listeners.udp, *listeners.tcp):
             stack.enter_context(listener)
-        self._config = EngineConfig(options, place, engine_user(), listeners)
+        self._to_engines, for_engines = channel_pair()
+        for end in (self._to_engines, for_engines):
+            stack.callback(end.close)
+        self._config = EngineConfig(options, place, engine_user(), listeners, for_engines)
         self._engines = Engines(self._config)
         stack.callback(self._engines.end)  # after the table is gone
 
@@ -65,11 +71,12 @@ class Starting:
         Raises DnsfwError, with the engine's reason where it gave one.
         """
         engine = self._engines.first
-        engine.expect(Listening)
+        hosts = engine.expect(Listening).inspected
+        proxy = self._stack.enter_context(Proxy(hosts, self._place, self._to_engines)) if hosts else None
         audit, on_host = self._config.options.audit, self._place.network is None
         try:
-            with _inside(self._place):
-                table = self._stack.enter_context(Table(self._plan()))
+            with self._place.inside():
+                table = self._stack.enter_context(Table(self._plan(proxy)))
         except NftError as error:
             raise SetupError(f"The packet filter can't be put in force: {error}") from error
         if on_host and not audit:
@@ -81,7 +88,9 @@ class Starting:
         engine.channel.send(Programs(), programs.descriptors)
         engine.expect(Ready)
         self._engines.at_work(engine)
-        return Guard(self._engines, programs, table, audit=audit)
+        guard = Guard(self._engines, programs, table, audit=audit)
+        guard.proxied = None if proxy is None else proxy.await_serving()
+        return guard
 
     def _stop_frames(self) -> None:
         """In a namespace of ours no process may send any; on a host, whoever has CAP_NET_RAW."""
@@ -92,15 +101,18 @@ class Starting:
                 "this kernel (before Linux 5.16) can't stop frames that programs with CAP_NET_RAW make themselves."
             )
 
-    def _plan(self) -> Plan:
+    def _plan(self, proxy: Proxy | None) -> Plan:
         """A namespace of our own has nothing in it yet. A host has: its servers and what was connected go on."""
         port, audit = self._config.listeners.port, self._config.options.audit
+        proxy_port = None if proxy is None else proxy.port
         if self._place.network is not None:
-            return Plan(port, QUEUE, audit=audit, inbound="closed")
+            return Plan(port, QUEUE, audit=audit, inbound="closed", proxy_port=proxy_port)
         with SockDiag() as diag:
             standing = tuple(diag.established())
-        exempt = (self._config.user.uid,)
-        return Plan(port, QUEUE, audit=audit, inbound="open", exempt_uids=exempt, standing=standing)
+        exempt = (self._config.user.uid,) if proxy is None else (self._config.user.uid, PROXY_USER.uid)
+        return Plan(
+            port, QUEUE, audit=audit, inbound="open", exempt_uids=exempt, standing=standing, proxy_port=proxy_port
+        )
 
 
 class Guard:
@@ -115,6 +127,7 @@ class Guard:
         self._generation = 0  # of the policy
         self._audit = audit
         self._untold: list[Life] = []  # what no engine was told of yet
+        self.proxied: Serving | None = None  # what programs are to be told of the proxy; None if there is none
         self.stop_wanted = False  # somebody who may said so over the control socket
 
     def tend(self) -> None:
@@ -181,11 +194,6 @@ class Guard:
         self._untold.append(Life(Turn.DIED, time.time(), "engine", how))
         meanwhile = "nothing is judged" if self._audit else "nothing new leaves"
         complain(f"the engine died ({how}); {meanwhile} until it is back.")
-
-
-def _inside(place: Place) -> AbstractContextManager[None]:
-    """In the guarded network namespace."""
-    return nullcontext() if place.network is None else place.network.entered()
 
 
 @contextmanager

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import pwd
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from dnsfw.channel import Channel
 from dnsfw.namespaces import NetworkNamespace
 from dnsfw.privilege import User
+from dnsfw.runs import STATE_ROOT
 from resolver.listeners import Listeners
 from resolver.upstreams import Upstream
 
 QUEUE = 53  # an nfqueue number; each network namespace has 65,536 of its own
 # Of systemd's range for dynamic users, so no account of the machine's own (systemd.io/UIDS-GIDS).
 ENGINE_USER = User(61_853, 61_853, (), "dnsfw", "/", "/usr/sbin/nologin")
+PROXY_USER = User(61_854, 61_854, (), "dnsfw-proxy", "/", "/usr/sbin/nologin")
 _SYSTEM_USERS = range(1, 1000)  # login.defs(5), SYS_UID_MAX
 
 
@@ -47,16 +51,31 @@ class Place:
     directory: Path
     began: float
 
+    def inside(self) -> AbstractContextManager[None]:
+        """In the guarded network namespace."""
+        return nullcontext() if self.network is None else self.network.entered()
+
+    @property
+    def furnished(self) -> Path:
+        """What programs are to trust (proxy/trust.py)."""
+        return self.directory / "trust"
+
+    @property
+    def shown(self) -> Path:
+        """Where they see it: a namespace of ours has it in the place of the runs' own directories."""
+        return self.furnished if self.network is None else STATE_ROOT
+
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """Everything an engine needs to know, decided before it is forked. `user` is whom it becomes; `listeners` are the
-    supervisor's, and the next engine's too."""
+    """Everything an engine needs to know, decided before it is forked. `user` is whom it becomes; `listeners` and
+    `keeper`, the conversation with the proxy's keeper, are the supervisor's, and the next engine's too."""
 
     options: GuardOptions
     place: Place
     user: User
     listeners: Listeners
+    keeper: Channel
 
 
 def engine_user() -> User:

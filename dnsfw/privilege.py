@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
-from pathlib import Path
 
 from dnsfw.errors import SetupError
 
@@ -21,7 +20,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 # <linux/prctl.h>, <linux/capability.h>
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_KEEPCAPS = 1, 4, 8
-_PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 24, 38
+_PR_CAPBSET_READ, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 23, 24, 38
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 _CAPABILITY_VERSION_3 = 0x20080522
 
@@ -140,9 +139,8 @@ def undumpable() -> None:
 
 
 def _shrink_bounding_set(kept: frozenset[Capability]) -> None:
-    last = int(Path("/proc/sys/kernel/cap_last_cap").read_text(encoding="ascii"))
-    for capability in range(last + 1):
-        if capability not in kept:
+    for capability in range(64):  # of a 64-bit mask; above the kernel's last, it knows none
+        if capability not in kept and _libc.prctl(_PR_CAPBSET_READ, ctypes.c_ulong(capability), 0, 0, 0) >= 0:
             _prctl(_PR_CAPBSET_DROP, capability)
 
 

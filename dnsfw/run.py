@@ -47,9 +47,13 @@ def run(options: GuardOptions, argv: Sequence[str], environ: Mapping[str, str], 
         stack.enter_context(_connected(record, network))
         guard = starting.enforce()
         environment = _environment(environ, user)
+        views: tuple[tuple[str, str], ...] = ()
+        if guard.proxied is not None:
+            environment |= guard.proxied.variables
+            views = (*guard.proxied.views, (str(place.furnished), str(place.shown)))
         signal.pthread_sigmask(signal.SIG_BLOCK, WAITED)  # from here on they are the command's, and tear-down is whole
         resolv_conf = _resolv_conf(record)
-        pid = command.start(command.Command(argv, environment, user, network, cgroup, resolv_conf, descriptors))
+        pid = command.start(command.Command(argv, environment, user, network, cgroup, resolv_conf, descriptors, views))
         status = supervise(pid, guard)
         finished = guard.finish()
     if finished is None:

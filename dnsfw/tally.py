@@ -89,11 +89,20 @@ BECAUSE = {
     Reason.PINNED: "the program refused our certificate: it trusts only authorities of its own",
     Reason.UNTRUSTED: "the server's certificate can't be verified",
     Reason.CLIENT_CERTIFICATE: "the server wants a certificate of the client, which only the program itself can show",
+    Reason.PROXY: "a rule looks at its URLs, and the proxy that does that is not there just now",
     Reason.MALFORMED: "it can't be read without ambiguity",
     Reason.FAULT: "dnsfw itself failed while judging it",
 }
 
-NO_REMEDY = (Reason.DENY_RULE, Reason.TYPE, Reason.BUDGET, Reason.UNTRUSTED, Reason.MALFORMED, Reason.FAULT)
+NO_REMEDY = (
+    Reason.DENY_RULE,
+    Reason.TYPE,
+    Reason.BUDGET,
+    Reason.UNTRUSTED,
+    Reason.PROXY,
+    Reason.MALFORMED,
+    Reason.FAULT,
+)
 _UNTOUCHED = (Reason.PINNED, Reason.CLIENT_CERTIFICATE)  # nobody may stand between
 
 

@@ -133,5 +133,6 @@ class Reason(StrEnum):
     PINNED = "pinned"  # the program refuses the proxy's certificate: it trusts other authorities than the system's
     UNTRUSTED = "untrusted"  # the server's certificate can't be verified by the proxy
     CLIENT_CERTIFICATE = "client-certificate"  # the server wants one of the client, and the proxy has none
+    PROXY = "proxy"  # a rule looks at URLs, and the proxy that would look isn't there
     MALFORMED = "malformed"  # the subject can't be read without ambiguity
     FAULT = "fault"  # an error of our own while judging

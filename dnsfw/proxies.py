@@ -1,0 +1,99 @@
+"""The proxy as the supervisor sees it: a keeper, a port, and what programs are to be told.
+
+Law: makes what a keeper is given, forks it, and ends it; waits for nothing but its first word. What the keeper does
+stands in `keeper`, which the supervisor never imports: it would be three times its size.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from contextlib import ExitStack
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+from dnsfw import child
+from dnsfw.channel import Channel, Failed, Serving, channel_pair
+from dnsfw.errors import SetupError
+from dnsfw.namespaces import children_in_new_pid_namespace
+from dnsfw.place import Place
+
+_PORTS = range(53086, 53118)  # the first free one
+_LOOPBACK = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
+_BACKLOG = 512
+_STARTS_WITHIN = 30.0
+
+
+class Proxy:
+    """At work, or about to be; a context manager that ends it. `port` is where clients are redirected to."""
+
+    def __init__(self, hosts: tuple[str, ...], place: Place, engine: Channel) -> None:
+        """`engine` is the keeper's end of its conversation with engines. Raises SetupError."""
+        self._channel, theirs = channel_pair()
+        with ExitStack() as stack:
+            with place.inside():
+                listeners = tuple(stack.enter_context(one) for one in _listeners())
+            self.port = int(listeners[0].getsockname()[1])
+            kept = [theirs.fileno(), engine.fileno(), *(one.fileno() for one in listeners)]
+            with children_in_new_pid_namespace():
+                self._process = child.fork(partial(_live, hosts, listeners, (engine, theirs), place), kept)
+        theirs.close()
+
+    def await_serving(self) -> Serving:
+        """What programs are to be told, once clients are served. Raises SetupError."""
+        try:
+            said = self._channel.receive(_STARTS_WITHIN)
+        except TimeoutError:
+            said = None
+        if isinstance(said, Serving):
+            return said
+        if isinstance(said, Failed):
+            raise SetupError(said.problem, said.remedy)
+        raise SetupError("The proxy died while starting.", "This is a fault of dnsfw's; please report it.")
+
+    def ended(self) -> str | None:
+        """How its keeper ended, None while that lives. One proxy's death is not meant: the keeper starts another."""
+        return self._process.ended()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._channel.close()
+        self._process.end(0)  # R9: nobody waits for its connections
+
+
+def _live(
+    hosts: tuple[str, ...], listeners: tuple[socket.socket, ...], conversations: tuple[Channel, Channel], place: Place
+) -> int:
+    # Imported by the keeper alone: the supervisor stays small.
+    from dnsfw.keeper import KeeperConfig, keep  # noqa: PLC0415
+
+    return keep(KeeperConfig(hosts, listeners, *conversations, place))
+
+
+def _listeners() -> tuple[socket.socket, ...]:
+    """On the first free port of ours. Raises SetupError."""
+    for port in _PORTS:
+        try:
+            return _listen(port)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise SetupError(f"The proxy can't listen on loopback: {error.strerror}.") from error
+    raise SetupError(f"All ports from {_PORTS[0]} to {_PORTS[-1]} are taken.", "Free one of them.")
+
+
+def _listen(port: int) -> tuple[socket.socket, ...]:
+    with ExitStack() as unfinished:
+        made = []
+        for family, host in _LOOPBACK:
+            one = unfinished.enter_context(socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            one.bind((host, port))
+            one.listen(_BACKLOG)
+            made.append(one)
+        unfinished.pop_all()
+        return tuple(made)

@@ -64,6 +64,7 @@ class Gate:
     admitted: Admitted = field(default_factory=Admitted)
     inspects: Callable[[], bool] = field(default=_never)
     _resolvable: Callable[[str, Owner | None], Decision] = field(init=False, repr=False)
+    _denies_owners: bool = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.adopt(self.policy)
@@ -72,6 +73,7 @@ class Gate:
         """Judge by this one from now on; nothing decided by another is remembered."""
         self.policy = policy
         self._resolvable = lru_cache(_REMEMBERED)(partial(resolvable, policy))
+        self._denies_owners = any(rule.who and rule.action is Action.DENY for rule in policy.rules)
 
     def query(self, query: Query) -> Decision:
         """May this name be resolved?"""
@@ -91,10 +93,16 @@ class Gate:
         decision = decide(self.policy, flow, owner, names)
         if decision.action is Action.INSPECT and not self.inspects():
             decision = replace(decision, action=Action.DENY, reason=Reason.PROXY)
-        action = self._settle(Entry(flow, decision, owner, names)).action
-        if action is not Action.DENY:
+        decision = self._settle(Entry(flow, decision, owner, names))
+        if decision.action is not Action.DENY:
             self.admitted.note(flow, owner, names, now)
-        return action
+        if flow.proto == Proto.UDP and decision.action is Action.ALLOW and self._depends_on_owner(decision):
+            return Action.ONCE
+        return decision.action
+
+    def _depends_on_owner(self, decision: Decision) -> bool:
+        """A lease is for a pair of addresses and ports, from which any process may send next (SO_REUSEADDR)."""
+        return self._denies_owners or (decision.rule is not None and bool(decision.rule.who))
 
     def _names(self, flow: Flow, owner: Owner | None, now: float) -> tuple[str, ...]:
         """Those bound to its destination. Where a UDP flow's lease has run out and not the flow, its own hold on."""

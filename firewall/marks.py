@@ -13,7 +13,7 @@ from typing import Final
 # Bits 24-31. Common hosts use lower ones: WireGuard's and Kubernetes' marks are in 0-15, Tailscale's in 16-23.
 MASK: Final = 0xFF00_0000
 OTHERS: Final = 0xFFFF_FFFF ^ MASK
-GENERATIONS: Final = 31
+GENERATIONS: Final = 30
 STATE: Final = 0xE000_0000  # of it, the state
 
 _STATE: Final = 29
@@ -38,7 +38,7 @@ def connection_mark(verdict: Mark, generation: int) -> int:
 
 
 def generation_mark(generation: int) -> int:
-    """A connection mark without its verdict. Five bits come round after 31 reloads: a reload must have dealt with live
+    """A connection mark without its verdict. Five bits come round after 30 reloads: a reload must have dealt with live
     connections by then. Raises ValueError for a negative count."""
     if generation < 0:
         raise ValueError(f"not a generation: {generation}")
@@ -50,3 +50,6 @@ INBOUND: Final = connection_mark(Mark.PASS, 0)
 
 # A connection of the engine's or the proxy's own, on a host that they live on: no policy's either, and never judged.
 EXEMPT: Final = connection_mark(Mark.JUDGE, 0)
+
+# On a packet: allowed, and its flow's next one is judged again. No generation has that number.
+ONCE: Final = Mark.ALLOW | (GENERATIONS + 1) << _GENERATION

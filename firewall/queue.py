@@ -15,7 +15,7 @@ from typing import Final, Self
 
 from netfilterqueue import NetfilterQueue, Packet
 
-from firewall.marks import OTHERS, Mark
+from firewall.marks import ONCE, OTHERS, Mark
 from firewall.packet import COPIED, PacketError, parse_packet
 from policy.values import Action, Flow
 
@@ -25,7 +25,12 @@ _BATCH: Final = 64  # packets answered in one go, so that a flood of them doesn'
 _SOL_NETLINK, _NETLINK_NO_ENOBUFS = 270, 5  # <linux/socket.h>, <linux/netlink.h>
 
 # Whatever is not here is denied.
-_VERDICTS: Final = {Action.ALLOW: Mark.ALLOW, Action.PEEK: Mark.PEEK, Action.INSPECT: Mark.INSPECT}
+_VERDICTS: Final[dict[Action, int]] = {
+    Action.ALLOW: Mark.ALLOW,
+    Action.ONCE: ONCE,
+    Action.PEEK: Mark.PEEK,
+    Action.INSPECT: Mark.INSPECT,
+}
 
 type Judge = Callable[[Flow], Action]
 type Fault = Callable[[BaseException, bytes], None]
@@ -73,14 +78,14 @@ class Queue:
 
     def _answer(self, packet: Packet) -> None:
         """Accepted with a mark in either case: `enforce` refuses a denied one so that its sender notices at once."""
-        mark = Mark.DENY
+        mark: int = Mark.DENY
         try:
             mark = self._verdict(packet.get_payload())
         finally:  # whatever comes out of the reports, the kernel gets its answer
             packet.set_mark(packet.get_mark() & OTHERS | mark)
             packet.accept()
 
-    def _verdict(self, data: bytes) -> Mark:
+    def _verdict(self, data: bytes) -> int:
         try:
             return _VERDICTS.get(self._judge(parse_packet(data)), Mark.DENY)
         except PacketError as error:

@@ -16,7 +16,7 @@ from typing import Final, Literal
 
 from firewall import looking
 from firewall.looking import NOT_SYN
-from firewall.marks import EXEMPT, INBOUND, MASK, OTHERS, Mark, connection_mark
+from firewall.marks import EXEMPT, INBOUND, MASK, ONCE, OTHERS, Mark, connection_mark
 from policy.values import Flow, Proto
 
 TABLE: Final = "inet dnsfw"
@@ -165,6 +165,7 @@ def _leaves(plan: Plan) -> Iterator[str]:
     steered = f"{_PORTS} dport {plan.resolver_port} fib daddr type local goto clear"
     yield from _chain("redirected", ["goto clear"] if plan.audit else [steered, "counter name escaped goto refuse"])
     yield from _chain("allow", _allow())
+    yield from _chain("once", ["jump keep", "goto clear"])
     yield from _chain("empty", looking.empty())
     yield from _chain("peek", looking.peek(audit=plan.audit))
     if plan.proxy_port is not None:
@@ -265,8 +266,8 @@ def _steer(plan: Plan) -> Iterator[str]:
 def _enforce(plan: Plan) -> Iterator[str]:
     denied = "allow" if plan.audit else "refuse"
     inspect = denied if plan.proxy_port is None else "inspect"
-    states = {Mark.PASS: "clear", Mark.DNS: "redirected", Mark.ALLOW: "allow", Mark.PEEK: "peek"}
-    states |= {Mark.INSPECT: inspect, Mark.DENY: denied}
+    states: dict[int, str] = {Mark.PASS: "clear", Mark.DNS: "redirected", Mark.ALLOW: "allow", ONCE: "once"}
+    states |= {Mark.PEEK: "peek", Mark.INSPECT: inspect, Mark.DENY: denied}
     words = ", ".join(f"{mark:#x} : goto {chain}" for mark, chain in states.items())
     yield f"meta mark & {MASK:#x} vmap {{ {words} }}"
     yield "goto clear" if plan.audit else "counter name unjudged"

@@ -113,6 +113,7 @@ class Action(StrEnum):
 
     ALLOW = "allow"
     PEEK = "peek"  # open the connection, then the first data must name an allowed, bound host
+    ONCE = "once"  # this datagram; its flow's next one is judged by itself
     INSPECT = "inspect"  # through the proxy: a rule looks at URLs
     DENY = "deny"
 

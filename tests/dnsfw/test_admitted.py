@@ -106,3 +106,19 @@ def test_an_expired_binding_stops_new_flows_only() -> None:
     world.owner = GIT
     world.now += SILENCE + 1
     assert gate.flow(UDP) is Action.DENY
+
+
+@pytest.mark.parametrize(
+    ("policy", "action"),
+    [
+        pytest.param(f"{THERE}:443/udp", Action.ALLOW, id="anybody"),
+        pytest.param(f"{THERE}:443/udp exe=/usr/bin/git", Action.ONCE, id="one-program"),
+        pytest.param(f"{THERE}:443/udp\n!192.0.2.0/24 user=0", Action.ONCE, id="all-but-one"),
+        pytest.param("", Action.DENY, id="nobody"),
+    ],
+)
+def test_no_lease_is_given_where_the_process_has_a_say(policy: str, action: Action) -> None:
+    """Another one may send from the same port next."""
+    gate = World().gate(policy)
+    assert gate.flow(UDP) is action
+    assert gate.flow(replace(UDP, proto=Proto.TCP)) is Action.DENY

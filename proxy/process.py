@@ -6,12 +6,26 @@ roots, writes none, and makes no socket but those to origins.
 
 from __future__ import annotations
 
+import asyncio
+import itertools
+import signal
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Optional
+
+from mitmproxy.options import Options
+from mitmproxy.platform.linux import original_addr
 
 from proxy.authority import Authority
+from proxy.client import Means
+from proxy.connection import ClientConnection
+from proxy.http import install
+from proxy.questions import Questions
+from proxy.tls import Tls
+
+_MOST_CLIENTS = 2_048  # at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,4 +46,62 @@ def run(config: ProxyConfig, ready: Callable[[], None]) -> int:
     `ready` is called once clients are served. The process must be single-threaded and its own: signal handlers and the
     event loop are set up here. Privilege is the caller's business.
     """
-    raise NotImplementedError
+    return asyncio.run(_serve(config, ready))
+
+
+async def _serve(config: ProxyConfig, ready: Callable[[], None]) -> int:
+    loop = asyncio.get_running_loop()
+    told = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, told.set)
+    install()
+    _, questions = await loop.create_unix_connection(Questions, sock=config.gate)
+    door = Door(Means(_options(), questions, Tls(config.authority, config.roots)))
+    servers = [await asyncio.start_server(door.enter, sock=listener) for listener in config.listeners]
+    ready()
+    ended = asyncio.create_task(told.wait())
+    await asyncio.wait([ended, questions.over], return_when=asyncio.FIRST_COMPLETED)
+    for server in servers:
+        server.close()
+    return 0 if told.is_set() else 1
+
+
+class Door:
+    """Lets clients in, as many as there is room for."""
+
+    def __init__(self, means: Means) -> None:
+        self._means = means
+        self._numbers = itertools.count(1)
+        self._inside = 0
+
+    async def enter(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one client. Whoever wasn't redirected here is not let in."""
+        sock: socket.socket = writer.get_extra_info("socket")
+        try:
+            destination = original_addr(sock)
+        except OSError:
+            destination = sock.getsockname()[:2]
+        if self._inside >= _MOST_CLIENTS or destination == sock.getsockname()[:2]:
+            writer.transport.abort()
+            return
+        self._inside += 1
+        try:
+            await ClientConnection(next(self._numbers), destination, (reader, writer), self._means).serve()
+        finally:
+            self._inside -= 1
+
+
+def _options() -> Options:
+    """What mitmproxy's layers look up. Bodies are never kept, sizes not limited, and after an upgrade octets pass."""
+    options = Options(rawtcp=True, websocket=False)
+    later: list[tuple[str, Any, Any]] = [  # what its add-ons would add
+        ("validate_inbound_headers", bool, True),
+        ("normalize_outbound_headers", bool, True),
+        ("store_streamed_bodies", bool, False),
+        ("connection_strategy", str, "lazy"),
+        ("stream_large_bodies", Optional[str], None),  # noqa: UP045 - as it compares types
+        ("body_size_limit", Optional[str], None),  # noqa: UP045
+    ]
+    for name, kind, value in later:
+        if name not in options:
+            options.add_option(name, kind, value, "")
+    return options

@@ -1,0 +1,212 @@
+"""What one client is answered, while mitmproxy serves it.
+
+Law: what mitmproxy asks, under the names it asks by (its "hooks"); every answer that lets something through is the
+gate's. It leads to the one address that the client's packets were sent to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any, Final
+
+from mitmproxy import http
+from mitmproxy.options import Options
+from mitmproxy.proxy import layers, server_hooks
+from mitmproxy.tls import ClientHelloData, TlsData
+
+from proxy import messages, refusals
+from proxy.heads import Head, UnreadableError, read_head
+from proxy.http import Http
+from proxy.http1 import trailers_of
+from proxy.messages import Asked, Course, Greeted, Judged, Refusal, Reported, Trouble, Unreadable
+from proxy.questions import Questions
+from proxy.tls import ALPNS, Tls, wants_certificate
+
+_HANDSHAKE: Final = b"\x16"  # the first octet of a TLS record of that kind (RFC 8446 section 5.1)
+_ACCESS_DENIED: Final = b"\x15\x03\x03\x00\x02\x02\x31"  # a fatal alert, before any key (RFC 8446 section 6)
+_GREETING_SECONDS: Final = 30.0  # from the accepting to the first request or tunnel
+
+type Address = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What all connections share."""
+
+    options: Options
+    questions: Questions
+    tls: Tls
+
+
+class Client:
+    """`number` is the one by which the gate knows it, `destination` where it meant to go."""
+
+    def __init__(self, number: int, destination: Address, writer: asyncio.StreamWriter, means: Means) -> None:
+        self._number = number
+        self._destination = destination
+        self._writer = writer
+        self._means = means
+        self._steered = messages.Steered(Course.REFUSE)
+        self._upstream_failed: Refusal | None = None
+        self._wants_certificate = False
+        self._refused = False
+        self._silence = asyncio.get_running_loop().call_later(_GREETING_SECONDS, self.end)
+        source, port = writer.get_extra_info("peername")[:2]
+        means.questions.tell(messages.Opened(number, source, port, *destination))
+
+    def close(self) -> None:
+        """It is gone."""
+        self._silence.cancel()
+        self._means.questions.tell(messages.Closed(self._number))
+
+    def end(self) -> None:
+        """Hang up, whatever is still unsaid."""
+        self._writer.transport.abort()
+
+    def broken(self, what: str) -> None:
+        """An error of ours ends it, and is told. A refusal is none; its last words are on their way."""
+        if not self._refused:
+            self.report(Trouble.FAULT, what)
+            self.end()
+
+    def report(self, trouble: Trouble, detail: str) -> None:
+        """For the journal."""
+        self._means.questions.tell(Reported(self._number, trouble, detail))
+
+    # The layers.
+
+    async def next_layer(self, asked: Any) -> None:
+        """TLS if it begins like it, else HTTP; nothing else is ever spoken here."""
+        data, context = asked.data_client(), asked.context
+        if context.client.tls:
+            asked.layer = Http(context)
+        elif data[:1] == _HANDSHAKE:
+            asked.layer = layers.ServerTLSLayer(context)
+            asked.layer.child_layer = layers.ClientTLSLayer(context)
+        elif data:
+            asked.layer = Http(context)
+
+    async def tls_clienthello(self, hello: ClientHelloData) -> None:
+        """The gate reads it. Refused, it gets an alert; the handshake then ends for want of a context."""
+        self._steered = await self._means.questions.ask(Greeted(self._number, hello.client_hello.raw_bytes()))
+        match self._steered.course:
+            case Course.TUNNEL:
+                self._silence.cancel()
+                hello.ignore_connection = True
+            case Course.DECRYPT:
+                hello.context.server.sni = self._steered.name
+                hello.establish_server_tls_first = True
+            case Course.REFUSE:
+                self._refused = True
+                self._writer.write(_ACCESS_DENIED)
+
+    async def tls_start_client(self, start: TlsData) -> None:
+        if self._steered.course is Course.DECRYPT:
+            server = start.context.server
+            start.ssl_conn = self._means.tls.to_client(
+                self._steered.name, server.alpn if server.tls_established else None
+            )
+
+    async def tls_start_server(self, start: TlsData) -> None:
+        """With the protocols that the client offered, or the one that it has been given."""
+        client = start.context.client
+        offered = (client.alpn,) if client.alpn else tuple(alpn for alpn in client.alpn_offers if alpn in ALPNS)
+        start.conn.alpn_offers = offered
+        start.ssl_conn = self._means.tls.to_server(self._steered.name, offered, insecure=self._steered.insecure)
+
+    async def tls_established_server(self, done: TlsData) -> None:
+        self._wants_certificate = wants_certificate(done.ssl_conn)
+
+    async def tls_failed_server(self, failed: TlsData) -> None:
+        problem = failed.conn.error or "the handshake failed"
+        trouble = Trouble.CLIENT_CERTIFICATE if wants_certificate(failed.ssl_conn) else Trouble.UNTRUSTED
+        self.report(trouble, problem)
+        self._upstream_failed = Refusal(f"TLS with {self._steered.name}", problem, "", trouble.value)
+
+    async def tls_failed_client(self, failed: TlsData) -> None:
+        """An alert is a client's own word; one that just goes away may have other reasons."""
+        problem = failed.conn.error or ""
+        if "alert" in problem:
+            self.report(Trouble.PINNED, problem)
+
+    # The requests.
+
+    async def requestheaders(self, flow: http.HTTPFlow) -> None:
+        self._silence.cancel()
+        request = flow.request
+        refusal = (await self._judged(flow)).refusal
+        accept = request.headers.get("accept", "")
+        if refusal is not None:
+            self._answer(flow, refusals.denied(refusal, accept))
+        elif self._upstream_failed is not None:
+            self._answer(flow, refusals.unreachable(self._upstream_failed, accept))
+        else:
+            _prepare(request)
+
+    async def _judged(self, flow: http.HTTPFlow) -> Judged:
+        if flow.error:  # mitmproxy can't tell where the request ends, or is asked for a tunnel
+            return await self._means.questions.ask(Unreadable(self._number, flow.error.msg))
+        request = flow.request
+        raw = request.data
+        scheme = "https" if flow.client_conn.tls else "http"
+        named = b"" if request.is_http2 else raw.scheme
+        try:
+            line = read_head(Head(raw.method, named, raw.authority, raw.path, raw.headers.fields), scheme)
+        except UnreadableError as error:
+            return await self._means.questions.ask(Unreadable(self._number, str(error)))
+        return await self._means.questions.ask(Asked(self._number, scheme, line.host, line.method, line.path))
+
+    def _answer(self, flow: http.HTTPFlow, answer: refusals.Answer) -> None:
+        if flow.error:
+            return  # mitmproxy answers these itself, and closes
+        fields = list(answer.fields)
+        waits = flow.request.headers.pop("expect", None)
+        if waits is not None and not flow.request.is_http2:
+            fields.append((b"connection", b"close"))  # nobody knows if the body will come (RFC 9110 section 10.1.1)
+        flow.response = http.Response.make(answer.status, answer.body, http.Headers(fields))
+
+    async def request(self, flow: http.HTTPFlow) -> None:
+        if flow.request.trailers:
+            flow.request.trailers = trailers_of(flow.request.trailers.fields)
+
+    async def responseheaders(self, flow: http.HTTPFlow) -> None:
+        response = flow.response
+        if response is None:
+            return
+        if response.status_code == 101 and not _is_websocket(flow.request):
+            flow.kill()  # type: ignore[no-untyped-call]  # to a protocol in which nothing would be judged
+        if self._wants_certificate and 400 <= response.status_code < 500:
+            self.report(Trouble.CLIENT_CERTIFICATE, f"the server asked for one, then answered {response.status_code}")
+        response.stream = True
+
+    async def error(self, flow: http.HTTPFlow) -> None:
+        if self._wants_certificate and flow.error and not flow.response:
+            self.report(Trouble.CLIENT_CERTIFICATE, flow.error.msg)
+
+    async def malformed(self, problem: str) -> None:
+        await self._means.questions.ask(Unreadable(self._number, problem))
+
+    async def server_connect(self, data: server_hooks.ServerConnectionHookData) -> None:
+        """There is one place to go."""
+        if data.server.address != self._destination or data.server.via:
+            data.server.error = f"not where the client was going: {data.server.address}"
+
+    async def tcp_message(self, flow: Any) -> None:
+        """mitmproxy keeps what passed after an upgrade."""
+        flow.messages.clear()
+
+
+def _prepare(request: http.Request) -> None:
+    """For the way to the server: in origin form, its body passed on as it comes."""
+    request.stream = True
+    if not request.is_http2:
+        request.authority = ""
+    if "upgrade" in request.headers and not _is_websocket(request):
+        # A client that offers another protocol (h2c) takes this one as well (RFC 9110 section 7.8).
+        for name in ("upgrade", "http2-settings", "connection"):
+            request.headers.pop(name, None)
+
+
+def _is_websocket(request: http.Request) -> bool:
+    return request.method == "GET" and request.headers.get("upgrade", "").strip().lower() == "websocket"

@@ -35,8 +35,9 @@ bench:  ## the figures, guarded against unguarded in one run
 lock:  ## remake requirements/*.lock from pyproject.toml
 	@scripts/lock.sh
 
-schema: setup  ## remake docs/policy.schema.json from the types in dnsfw/dump.py
+schema: setup  ## remake docs/*.schema.json from the types in dnsfw/dump.py and dnsfw/records.py
 	@$(BIN)/python -c 'from dnsfw.dump import schema; print(schema(), end="")' > docs/policy.schema.json
+	@$(BIN)/python -c 'from dnsfw.records import schema; print(schema(), end="")' > docs/journal.schema.json
 
 fuzz: setup  ## fuzz the policy language for a minute, by coverage (wants atheris in .venv)
 	@$(BIN)/python tests/fuzz/fuzz_policy.py -max_total_time=60 -max_len=600

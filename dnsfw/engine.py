@@ -25,13 +25,14 @@ from dnsfw.control.server import ControlServer, listen
 from dnsfw.conversations import Conversations
 from dnsfw.errors import DnsfwError, SetupError
 from dnsfw.gate import Gate
-from dnsfw.journal import Entry, Journal
+from dnsfw.journal import Journal
 from dnsfw.lifecycle import Life, Turn
 from dnsfw.orders import Orders
 from dnsfw.place import QUEUE, EngineConfig, GuardOptions
 from dnsfw.policies import Surroundings, load_policy
 from dnsfw.privilege import Capability, become, undumpable
 from dnsfw.recent import Recent
+from dnsfw.records import Entry
 from dnsfw.renewal import LiveFlows, Renewal
 from dnsfw.system import system_upstreams
 from dnsfw.tally import Tally, several, summary

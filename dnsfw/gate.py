@@ -12,7 +12,7 @@ from functools import lru_cache, partial
 from typing import Any
 
 from dnsfw.admitted import SILENCE, Admitted
-from dnsfw.journal import Entry
+from dnsfw.records import Entry
 from policy import (
     Action,
     Bindings,

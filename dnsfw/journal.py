@@ -1,7 +1,8 @@
 """The journal: one typed record for each decision, as JSON lines.
 
-Law: records are plain values; taking one never blocks the caller and never raises. A thread of its own encodes and
-writes; what it can't keep up with or can't write is counted and told at the end, never waited for.
+Law: taking an entry never blocks the caller and never raises. A thread of its own encodes and writes. What can't be
+written now waits in a ring of bounded size and is tried again; what falls out of that is counted, and all of it is told
+aloud: a journal in trouble neither stops nor opens anything.
 """
 
 from __future__ import annotations
@@ -11,191 +12,77 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import lru_cache
+from dataclasses import dataclass, field
 from pathlib import Path
+from stat import S_ISREG
+from typing import NamedTuple
 
 import msgspec
 
 from dnsfw.control.messages import JournalState
-from dnsfw.errors import UsageError
-from dnsfw.privilege import User, acting_as
-from policy import Decision, Flow, Owner, Query, Request, Spent, Subject
+from dnsfw.folding import Folding
+from dnsfw.journalfile import Rotation, open_journal
+from dnsfw.privilege import User
+from dnsfw.records import Entry, Taken, taken_record
 
-SCHEMA = 1
-_BACKLOG = 65_536  # entries held in memory while the disk is slow
-_BATCH_SECONDS = 0.1
+_BACKLOG = 65_536  # entries held in memory while the disk is slow, or full
+_TROUBLED_SECONDS = 1.0  # between two tries
+_FOLDED_SECONDS = 5.0
 _BATCH = 1_024  # entries written at once
 _PARTING_SECONDS = 2.0  # a journal on a dead disk or an unread pipe holds nobody up for longer
+_PATIENCE = 2  # times the size at which a file is full: so long the old one is written while a new one is asked for
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """What the gate hands over: a subject, what was decided, and what was known. `fault` is an error's text, or what
-    somebody else complained of, `spent` what a wildcard's budget comes to where this query was paid for or could not
-    be. `times` is how often it came, for a question that was repeated within a second."""
+class Keeping:
+    """How a journal is kept. `turn_over` asks for a new file, which is given to `Journal.continue_in`; None: the file
+    just grows. `tell` says a sentence to people at once."""
 
-    subject: Subject | None
-    decision: Decision
-    owner: Owner | None
-    names: tuple[str, ...]
-    fault: str | None = None
-    spent: Spent | None = None
-    times: int = 1
+    rotation: Rotation = field(default_factory=Rotation)
+    turn_over: Callable[[], None] | None = None
+    tell: Callable[[str], None] | None = None
+    clock: Callable[[], float] = time.time
+    pause: float = 0.1  # seconds between two batches
 
 
-class SubjectRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A query (`name`, `qtype`), a flow (`proto` to `dport`) or an HTTP request on one (the rest), addresses as text.
-    `path` is without its query, which may hold secrets."""
+class _Line(NamedTuple):
+    """As it is written, and how many decisions it stands for."""
 
-    kind: str
-    name: str | None = None
-    qtype: int | None = None
-    proto: int | None = None
-    src: str | None = None
-    sport: int | None = None
-    dst: str | None = None
-    dport: int | None = None
-    scheme: str | None = None
-    host: str | None = None
-    method: str | None = None
-    path: str | None = None
-
-
-class RuleRecord(msgspec.Struct, frozen=True):
-    """Where the deciding rule stands."""
-
-    file: str
-    line: int
-    text: str
-
-
-class OwnerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The process behind the socket."""
-
-    pid: int
-    start_time: int
-    uid: int
-    exe: str
-    argv: tuple[str, ...]
-    cgroup: str
-    complete: bool = True
-
-
-class SpentRecord(msgspec.Struct, frozen=True):
-    """What one wildcard has cost: new names and the octets chosen in them, of this minute and in all. `entropy` is this
-    name's, in bits an octet: told, never judged by."""
-
-    names_minute: int
-    octets_minute: int
-    names_job: int
-    octets_job: int
-    entropy: float
-
-
-class Record(msgspec.Struct, frozen=True, omit_defaults=False):
-    """One decision, or the same one `times` within a second. `v` is the schema's number, `time` RFC 3339 in UTC, `mode`
-    enforce or audit."""
-
-    v: int
-    time: str
-    mode: str
-    subject: SubjectRecord
-    decision: str
-    reason: str
-    rule: RuleRecord | None
-    owner: OwnerRecord | None
-    names: tuple[str, ...]
-    fault: str | None = None
-    spent: SpentRecord | None = None
-    times: int = 1
-
-
-def to_record(entry: Entry, when: float, mode: str) -> Record:
-    """`when` is seconds since the epoch."""
-    decision = entry.decision
-    rule = decision.rule
-    return Record(
-        v=SCHEMA,
-        time=rfc3339(when),
-        mode=mode,
-        subject=_subject(entry.subject),
-        decision=decision.action.value,
-        reason=decision.reason.value,
-        rule=None if rule is None else RuleRecord(rule.source.file, rule.source.line, rule.source.text),
-        owner=None if entry.owner is None else _owner(entry.owner),
-        names=entry.names,
-        fault=entry.fault,
-        spent=None if entry.spent is None else _spent(entry.spent),
-        times=entry.times,
-    )
-
-
-def rfc3339(when: float) -> str:
-    """Seconds since the epoch as UTC text."""
-    seconds, micros = divmod(round(when * 1e6), 1_000_000)
-    return f"{_second(seconds)}.{micros:06}Z"
-
-
-@lru_cache(maxsize=8)
-def _second(seconds: int) -> str:
-    """Most entries of a batch are of one second, and its text is what costs most in a record."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-
-
-_text = lru_cache(maxsize=1024)(str)  # of addresses, of which few speak and many are spoken to
-
-
-def _subject(subject: Subject | None) -> SubjectRecord:
-    if subject is None:
-        return SubjectRecord("unreadable")
-    if isinstance(subject, Query):
-        client = subject.client
-        return SubjectRecord("query", subject.name, subject.qtype, client.proto, _text(client.src), client.sport)
-    if isinstance(subject, Request):
-        url = (subject.scheme, subject.host, subject.method, subject.path)
-        return SubjectRecord("request", None, None, *_ends(subject.flow), *url)
-    return SubjectRecord("flow", None, None, *_ends(subject))
-
-
-def _ends(flow: Flow) -> tuple[int, str, int, str, int]:
-    return flow.proto, _text(flow.src), flow.sport, _text(flow.dst), flow.dport
-
-
-def _owner(owner: Owner) -> OwnerRecord:
-    return OwnerRecord(owner.pid, owner.start_time, owner.uid, owner.exe, owner.argv, owner.cgroup, owner.complete)
-
-
-def _spent(spent: Spent) -> SpentRecord:
-    counts = (spent.names_minute, spent.octets_minute, spent.names_job, spent.octets_job)
-    return SpentRecord(*counts, round(spent.entropy, 2))
+    text: bytes
+    decisions: int
 
 
 class Journal:
     """Writes entries to a file as they come; `record` is safe to call from a packet's path.
 
-    Without a path it does nothing. `lost` counts the entries that are not in the file, `trouble` says why.
+    Without a path it does nothing. Decisions are `written`, `folded` into the record of another, or `lost`; `trouble`
+    says why they were, or may be.
     """
 
-    def __init__(self, path: Path | None, mode: str, reader: User, clock: Callable[[], float] = time.time) -> None:
-        self.lost = 0
-        self.written = 0
+    def __init__(self, path: Path | None, mode: str, reader: User, keeping: Keeping = Keeping()) -> None:
+        self.written = self.folded = self.lost = 0
         self.trouble = ""
+        self.failing = False
         self._path = "" if path is None else str(path)
         self._mode = mode
-        self._clock = clock
-        self._backlog: deque[tuple[float, Entry]] = deque(maxlen=_BACKLOG)
-        self._in_hand = 0
-        self._left = memoryview(b"")
+        self._keeping = keeping
+        self._folding = Folding()
+        self._backlog: deque[Taken] = deque()
+        self._in_hand: list[_Line] = []
+        self._left: memoryview | None = None  # of what is being written
         self._torn = False
         self._stop = threading.Event()
-        self._file = None if path is None else _open(path, reader)
-        self._thread = threading.Thread(target=self._write_all, args=(self._file,), name="journal", daemon=True)
+        self._encoder = msgspec.json.Encoder()
+        self._file = None if path is None else open_journal(path, reader)
+        self._size = 0 if self._file is None else _size(self._file)
+        self._full_at: int | None = None  # asked for a new file, at this size
+        self._next: int | None = None
+        self._thread = threading.Thread(target=self._write_all, name="journal", daemon=True)
 
     def state(self) -> JournalState:
         """For `dnsfw status`."""
-        return JournalState(self._path, self.written, 0, self.lost, self.trouble)
+        trouble = self.trouble if self.failing or self.lost else ""
+        return JournalState(self._path, self.written, self.folded, self.lost, trouble)
 
     def start(self) -> None:
         """Begin writing; entries taken before are waiting."""
@@ -213,68 +100,112 @@ class Journal:
             self.trouble = self.trouble or "nobody takes what is written"
         else:
             os.close(self._file)
-        self.lost += len(self._backlog) + self._unwritten()
+        waiting = [*self._backlog, *self._folding.roll()]
+        self.lost += sum(taken.times for taken in waiting) + sum(line.decisions for line in self._unwritten())
 
     def record(self, entry: Entry) -> None:
         """Take one entry. A full backlog loses its oldest entry, counted in `lost`."""
         if self._file is None:
             return
-        if len(self._backlog) == _BACKLOG:
-            self.lost += 1
-        self._backlog.append((self._clock(), entry))
+        when = self._keeping.clock()
+        if not self._folding.takes(entry, when):
+            self._keep(Taken(entry, when, entry.times))
 
-    def _write_all(self, file: int) -> None:
+    def continue_in(self, file: int) -> None:
+        """Write to this file from the next line on; it is the journal's to close."""
+        self._next = file
+
+    def _keep(self, taken: Taken) -> None:
+        if len(self._backlog) >= _BACKLOG:
+            self.lost += self._backlog.popleft().times
+        self._backlog.append(taken)
+
+    def _write_all(self) -> None:
         """The thread's whole life: until told to stop, and then once more."""
-        encoder = msgspec.json.Encoder()
+        roll_at = 0.0
         while True:
-            stopping = self._stop.wait(_BATCH_SECONDS)
-            while self._backlog:
-                self._write(file, self._next_batch(encoder))
+            stopping = self._stop.wait(_TROUBLED_SECONDS if self.failing else self._keeping.pause)
+            if stopping or time.monotonic() >= roll_at:
+                roll_at = time.monotonic() + _FOLDED_SECONDS
+                for taken in self._folding.roll():
+                    self._keep(taken)
+            while (self._in_hand or self._backlog) and self._write():
+                pass
             if stopping:
                 return
 
-    def _next_batch(self, encoder: msgspec.json.Encoder) -> list[bytes]:
-        batch = [self._backlog.popleft() for _ in range(min(len(self._backlog), _BATCH))]
-        return [encoder.encode(to_record(entry, when, self._mode)) + b"\n" for when, entry in batch]
-
-    def _write(self, file: int, lines: list[bytes]) -> None:
-        """A line that was cut off (a disk that filled up) is ended before the next one begins."""
-        whole = memoryview(b"\n" * self._torn + b"".join(lines))
-        self._in_hand, self._left = len(lines), whole
+    def _write(self) -> bool:
+        """Write a batch, or what is left of one; False if that failed. A line that was cut off (a disk that filled up)
+        is ended before it is written again."""
+        if not self._in_hand:
+            self._in_hand = self._next_batch()
+        whole = memoryview(b"\n" * self._torn + b"".join(line.text for line in self._in_hand))
+        self._left = left = whole
         try:
-            while self._left:
-                self._left = self._left[os.write(file, self._left) :]
-        except OSError as error:  # disk full, a closed pipe: the guard goes on and says so at the end
-            self.lost += self._unwritten()
-            self.trouble = error.strerror or str(error)
-        self.written += self._in_hand - self._unwritten()
-        if len(self._left) < len(whole):
-            self._torn = whole[len(whole) - len(self._left) - 1] != ord("\n")
-        self._left = memoryview(b"")
+            file = self._current()
+            while left:
+                self._left = left = left[os.write(file, left) :]
+        except OSError as error:
+            self._fail(error.strerror or str(error))
+        else:
+            self._recover()
+        self._settle(whole, left)
+        return not self.failing
 
-    def _unwritten(self) -> int:
-        """The entries in hand that are not in the file, a cut off one among them."""
-        return min(self._in_hand, bytes(self._left).count(b"\n"))
+    def _next_batch(self) -> list[_Line]:
+        taken = [self._backlog.popleft() for _ in range(min(len(self._backlog), _BATCH))]
+        return [_Line(self._encoder.encode(taken_record(each, self._mode)) + b"\n", each.times) for each in taken]
+
+    def _settle(self, whole: memoryview, left: memoryview) -> None:
+        """Count what is in the file now, and keep the rest in hand."""
+        out = len(whole) - len(left)
+        if out:
+            self._torn = whole[out - 1] != ord("\n")
+        self._size += out
+        unwritten = self._unwritten()
+        for line in self._in_hand[: len(self._in_hand) - len(unwritten)]:
+            self.written += 1
+            self.folded += line.decisions - 1
+        self._in_hand, self._left = unwritten, None
+
+    def _unwritten(self) -> list[_Line]:
+        """The lines in hand that are not in the file, a cut off one among them."""
+        if self._left is None:
+            return self._in_hand
+        cut = bytes(self._left).count(b"\n")
+        return self._in_hand[max(0, len(self._in_hand) - cut) :]
+
+    def _current(self) -> int:
+        """The file to write to: a new one, if there is one and the old one ends with a whole line."""
+        if self._file is None:
+            raise OSError("there is no journal")
+        if self._next is not None:
+            os.close(self._file)
+            self._file, self._next = self._next, None
+            self._size, self._full_at, self._torn = _size(self._file), None, False
+        rotation = self._keeping.rotation
+        if self._keeping.turn_over is None or self._size < rotation.octets:
+            return self._file
+        if self._full_at is None:
+            self._full_at = self._size
+            self._keeping.turn_over()
+        elif self._size > _PATIENCE * rotation.octets:
+            raise OSError("the file is full, and no new one can be begun")
+        return self._file
+
+    def _fail(self, why: str) -> None:
+        self.trouble = why
+        if not self.failing and self._keeping.tell is not None:
+            self._keeping.tell(f"the journal {self._path} can't be written: {why}. The guard goes on without it.")
+        self.failing = True
+
+    def _recover(self) -> None:
+        if self.failing and self._keeping.tell is not None:
+            self._keeping.tell(f"the journal {self._path} is written again; {self.lost} decisions are not in it.")
+        self.failing = False
 
 
-def _open(path: Path, reader: User) -> int:
-    """Append to `path`, for `reader` and root alone to read. Raises UsageError.
-
-    Opened as `reader` where that is allowed. Where root's right is needed no link is followed: a command that was
-    guarded before could have left one there.
-    """
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
-    try:
-        try:
-            with acting_as(reader):
-                opened = os.open(path, flags, 0o600)
-        except PermissionError:
-            if path.resolve() != path.absolute():
-                raise
-            opened = os.open(path, flags | os.O_NOFOLLOW, 0o600)
-        os.set_blocking(opened, True)
-    except OSError as error:
-        raise UsageError(
-            f"The journal {path} can't be written: {error.strerror}.", "Name another: --journal FILE"
-        ) from error
-    return opened
+def _size(file: int) -> int:
+    """Of a regular file; anything else never fills up."""
+    status = os.fstat(file)
+    return status.st_size if S_ISREG(status.st_mode) else -(1 << 62)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from cachetools import LRUCache
 
-from dnsfw.journal import Entry
+from dnsfw.records import Entry
 from policy import Action, Flow
 
 _KEPT = 2_000

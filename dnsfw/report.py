@@ -11,7 +11,7 @@ from typing import Annotated
 
 import msgspec
 
-from dnsfw.journal import Entry
+from dnsfw.records import Entry
 from dnsfw.tally import Tally, because, remedy, what, who
 
 SCHEMA = 1

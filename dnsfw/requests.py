@@ -11,7 +11,7 @@ import asyncio
 from dataclasses import replace
 
 from dnsfw.gate import Connection, Gate
-from dnsfw.journal import Entry
+from dnsfw.records import Entry
 from dnsfw.tally import because, remedy, what
 from firewall.clienthello import ClientHelloError, read_client_hello
 from policy import Action, Decision, Flow, Proto, Reason, Request, address, unverified

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from cachetools import LRUCache
 
-from dnsfw.journal import Entry
+from dnsfw.records import Entry
 from policy import Action, Flow, Owner, Proto, Query, Reason, Request, suggest, suggest_passthrough
 
 _GROUPS = 1_000  # different denials remembered; more are only counted

@@ -14,9 +14,10 @@ from typing import Final, Protocol
 from bpf.owners import Owners
 from dnsfw import __version__
 from dnsfw.control import messages as m
-from dnsfw.journal import SCHEMA, Journal, rfc3339
+from dnsfw.journal import Journal
 from dnsfw.policies import Loaded
 from dnsfw.recent import Judged, Recent
+from dnsfw.records import SCHEMA, rfc3339
 from dnsfw.tally import Denial, Tally, because, remedy, what, who
 from firewall.overflow import LoadFile
 from policy import Bindings, Flow

@@ -8,7 +8,7 @@ import pytest
 
 from dnsfw.admitted import SILENCE, Admitted
 from dnsfw.gate import Gate
-from dnsfw.journal import Entry
+from dnsfw.records import Entry
 from policy import Action, Bindings, Flow, Owner, Proto, address
 from policy.parse import parse
 

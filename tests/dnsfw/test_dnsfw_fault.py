@@ -13,8 +13,8 @@ import pytest
 from dnslib import RCODE, DNSRecord
 
 from dnsfw.gate import Gate
-from dnsfw.journal import Entry, to_record
 from dnsfw.namespaces import NetworkNamespace
+from dnsfw.records import Entry, to_record
 from firewall.packet import PacketError
 from firewall.queue import Queue
 from firewall.ruleset import Plan

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dnsfw.channel import Finished, channel_pair
-from dnsfw.journal import Entry
+from dnsfw.records import Entry
 from dnsfw.tally import Tally, printable, summary
 from policy import Action, Decision, Flow, Owner, Query, Reason
 from policy.parse import parse

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from dnsfw.gate import Gate
-from dnsfw.journal import Entry, Journal, to_record
+from dnsfw.journal import Journal, Keeping
 from dnsfw.privilege import ROOT
+from dnsfw.records import Entry, to_record
 from dnsfw.tally import Tally
 from policy import Action, Bindings, Decision, Flow, Owner, Proto, Query, Reason, address
 from policy.parse import parse
@@ -107,7 +108,7 @@ def test_the_tally_is_bounded_and_loses_no_count() -> None:
 def test_a_record_is_json_of_the_published_shape(tmp_path: Path) -> None:
     """A5."""
     file = tmp_path / "journal"
-    journal = Journal(file, "enforce", ROOT, clock=lambda: 0.5)
+    journal = Journal(file, "enforce", ROOT, Keeping(clock=lambda: 0.5))
     gate_entries: list[Entry] = []
     judge = gate(gate_entries)
     judge.flow(flow(str(EVIL), 4444))
@@ -136,6 +137,7 @@ def test_a_record_is_json_of_the_published_shape(tmp_path: Path) -> None:
         "fault": None,
         "spent": None,
         "times": 1,
+        "until": None,
     }
     assert journal.lost == 0
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from dnsfw.gate import Gate
-from dnsfw.journal import Entry, to_record
+from dnsfw.records import Entry, to_record
 from dnsfw.tally import Tally, summary
 from policy import Action, Bindings, Budgets, Flow, Limits, Proto, Query, Reason, address
 from policy.parse import parse

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dnsfw.journal import Entry
+from dnsfw.records import Entry
 from dnsfw.report import Denied, Facts, Gap, Reached, Report, report
 from dnsfw.signing import StatementError, public_key, sign, verify
 from dnsfw.tally import Tally

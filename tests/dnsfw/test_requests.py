@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 
 from dnsfw.gate import Gate
-from dnsfw.journal import Entry, to_record
+from dnsfw.records import Entry, to_record
 from dnsfw.requests import Conversation
 from dnsfw.tally import Tally, summary
 from policy import Action, Bindings, Flow, Owner, Reason, Request, address

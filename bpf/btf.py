@@ -15,7 +15,8 @@ _MAGIC = 0xEB9F
 _HEADER = struct.Struct("=HBBIIIII")  # magic, version, flags, hdr_len, type_off, type_len, str_off, str_len
 _TYPE = struct.Struct("=III")  # name_off, info, size or type
 _MEMBER = struct.Struct("=III")  # name_off, type, offset
-_STRUCT, _UNION = 4, 5
+_ENUMERATOR = struct.Struct("=Ii")  # name_off, value
+_STRUCT, _UNION, _ENUM = 4, 5, 6
 _ALIASES = frozenset((8, 9, 10, 11, 18))  # typedef, volatile, const, restrict, type_tag
 # What follows a type's common part: so many bytes, and so many more for each of its vlen entries.
 _PLAIN = dict.fromkeys((2, 7, 8, 9, 10, 11, 12, 16, 18), (0, 0))
@@ -36,17 +37,29 @@ class Btf:
             raise BpfError("the kernel's BTF is not in a form that we know")
         self._types = raw[header + types : header + types + types_size]
         self._names = raw[header + names : header + names + names_size]
+        self._found: dict[tuple[str, int], int] = {}
         self._at = [0, *self._walk()]  # type 0 is void and not in the table
 
     def offset(self, structure: str, *members: str) -> int:
         """The offset in bytes of a member, of that member's own member, and so on down."""
-        offset, type_id = 0, self._find(structure)
+        offset, type_id = 0, self._find(structure, _STRUCT)
         for member in members:
             step = self._member(type_id, self._name(member))
             if step is None:
                 raise BpfError(f"this kernel's {structure} has no {'.'.join(members)}")
             offset, type_id = offset + step[0], step[1]
         return offset
+
+    def enumerator(self, enumeration: str, name: str) -> int:
+        """The value of one of an enumeration's names."""
+        at = self._at[self._find(enumeration, _ENUM)]
+        _, facts, _ = _TYPE.unpack_from(self._types, at)
+        wanted, first = self._name(name), at + _TYPE.size
+        for entry in range(first, first + (facts & 0xFFFF) * _ENUMERATOR.size, _ENUMERATOR.size):
+            found, value = _ENUMERATOR.unpack_from(self._types, entry)
+            if found == wanted:
+                return int(value)
+        raise BpfError(f"this kernel's {enumeration} has no {name}")
 
     def _walk(self) -> Iterator[int]:
         at, end, types = 0, len(self._types), self._types
@@ -62,13 +75,17 @@ class Btf:
         if at != end:
             raise BpfError("the kernel's BTF is cut short")
 
-    def _find(self, structure: str) -> int:
-        name = self._name(structure)
+    def _find(self, name: str, kind: int) -> int:
+        """The type of that name and kind. Many fields are of few structures, so what was found is kept."""
+        if (known := self._found.get((name, kind))) is not None:
+            return known
+        wanted = self._name(name)
         for type_id, at in enumerate(self._at[1:], 1):
             found, facts, _ = _TYPE.unpack_from(self._types, at)
-            if found == name and facts >> 24 & 0x1F == _STRUCT:
+            if found == wanted and facts >> 24 & 0x1F == kind:
+                self._found[name, kind] = type_id
                 return type_id
-        raise BpfError(f"this kernel's BTF has no structure {structure}")
+        raise BpfError(f"this kernel's BTF has no {'structure' if kind == _STRUCT else 'enumeration'} {name}")
 
     def _member(self, type_id: int, name: int, depth: int = 8) -> tuple[int, int] | None:
         """The offset and type of a member, looked for in anonymous members too, `depth` of them deep."""

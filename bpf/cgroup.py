@@ -1,4 +1,4 @@
-"""A cgroup's path from its number.
+"""A cgroup's path, and who could have made it, from its number.
 
 Law: the only caller of open_by_handle_at(2). The number is the cgroup directory's file handle (cgroups(7),
 bpf_get_current_cgroup_id in bpf-helpers(7)), never used twice, so the path is right even when the process that was
@@ -16,29 +16,32 @@ from typing import Self
 
 from cachetools import LRUCache
 
+from bpf.container import CgroupPlace
 from bpf.records import text
 
 _KERNFS = 0xFE  # FILEID_KERNFS of enum fid_type (linux/exportfs.h)
 _HANDLE = struct.Struct("=IiQ")  # file_handle: handle_bytes, handle_type, and kernfs's one number
 _CACHED = 1024
+NOWHERE = CgroupPlace("", 0)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class CgroupPaths:
-    """Paths below one cgroup2 mount, as /proc/PID/cgroup has them: "/" is the root. Needs CAP_DAC_READ_SEARCH."""
+    """Paths below one mount of a cgroup hierarchy, v2's or one of v1's, as /proc/PID/cgroup has them: "/" is the root.
+    Needs CAP_DAC_READ_SEARCH."""
 
     def __init__(self, mount: Path) -> None:
         self._mount = os.open(mount, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._prefix = _name(self._mount).rstrip("/")
-        self._paths: LRUCache[int, str] = LRUCache(_CACHED)
+        self._places: LRUCache[int, CgroupPlace] = LRUCache(_CACHED)
 
-    def path(self, number: int) -> str:
-        """The path of a cgroup, or "" if there is none of that number any more, or none that we may see."""
-        if (known := self._paths.get(number)) is not None:
+    def place(self, number: int) -> CgroupPlace:
+        """The place of a cgroup: NOWHERE if there is none of that number any more, or none that we may see."""
+        if (known := self._places.get(number)) is not None:
             return known
-        if found := self._look(number):
-            self._paths[number] = found
+        if (found := self._look(number)) is not NOWHERE:
+            self._places[number] = found
         return found
 
     def close(self) -> None:
@@ -50,18 +53,42 @@ class CgroupPaths:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _look(self, number: int) -> str:
+    def _look(self, number: int) -> CgroupPlace:
         handle = ctypes.create_string_buffer(_HANDLE.pack(8, _KERNFS, number), _HANDLE.size)
         directory = _libc.open_by_handle_at(self._mount, handle, os.O_PATH | os.O_CLOEXEC)
         if directory < 0:
-            return ""
+            return NOWHERE
         try:
             path = _name(directory)
+            roots = self._made_by_root(directory, path)
+        except OSError:  # removed while we looked
+            return NOWHERE
         finally:
             os.close(directory)
         if path.endswith(" (deleted)") or not path.startswith(self._prefix):
-            return ""
-        return path.removeprefix(self._prefix) or "/"
+            return NOWHERE
+        return CgroupPlace(path.removeprefix(self._prefix) or "/", roots)
+
+    def _made_by_root(self, directory: int, path: str) -> int:
+        """How many components of a path, from the mount on, stand in directories that root alone can write to.
+
+        Going up by "..", not by name: the names may be anything, and a rename can't lead us astray.
+        """
+        depth, private = path.removeprefix(self._prefix).count("/"), []
+        here = os.dup(directory)
+        try:
+            for _ in range(depth):
+                above = os.open("..", os.O_PATH | os.O_CLOEXEC, dir_fd=here)
+                os.close(here)
+                here = above
+                found = os.fstat(here)
+                private.append(found.st_uid == 0 and not found.st_mode & 0o022)
+        finally:
+            os.close(here)
+        roots = 0
+        while private and private.pop():
+            roots += 1
+        return roots
 
 
 def _name(directory: int) -> str:

@@ -14,17 +14,26 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
 from bpf import records
 from bpf.btf import Btf
 from bpf.errors import BpfError
-from bpf.syscall import link_to_cgroup
+from bpf.syscall import link_to_cgroup, trace
 
 HERE = Path(__file__).parent
-MAPS = ("flows", "sockets", "programs", "watched")  # in the order in which their descriptors travel
+MAPS = ("flows", "sockets", "programs", "watched", "counts")
+STEP_MAPS = ("steps",)
 
 # The program's name of each field of the kernel's that it reads.
 _FIELDS = {
+    "TASK_PID": ("task_struct", "pid"),
+    "TASK_TGID": ("task_struct", "tgid"),
+    "TASK_COMM": ("task_struct", "comm"),
+    "TASK_CRED": ("task_struct", "cred"),
+    "TASK_NSPROXY": ("task_struct", "nsproxy"),
+    "TASK_CGROUPS": ("task_struct", "cgroups"),
+    "TASK_SIGNAL": ("task_struct", "signal"),
     "TASK_LEADER": ("task_struct", "group_leader"),
     "TASK_START": ("task_struct", "start_boottime"),
     "TASK_EXEC_ID": ("task_struct", "self_exec_id"),
@@ -32,6 +41,8 @@ _FIELDS = {
     "MM_EXE_FILE": ("mm_struct", "exe_file"),
     "MM_ARG_START": ("mm_struct", "arg_start"),
     "MM_ARG_END": ("mm_struct", "arg_end"),
+    "MM_ENV_START": ("mm_struct", "env_start"),
+    "MM_ENV_END": ("mm_struct", "env_end"),
     "FILE_PATH_MNT": ("file", "f_path", "mnt"),
     "FILE_PATH_DENTRY": ("file", "f_path", "dentry"),
     "DENTRY_PARENT": ("dentry", "d_parent"),
@@ -43,7 +54,19 @@ _FIELDS = {
     "MOUNT_POINT": ("mount", "mnt_mountpoint"),
     "MOUNT_NAMESPACE": ("mount", "mnt_ns"),
     "MNT_NS_USER_NS": ("mnt_namespace", "user_ns"),
+    "MNT_NS_INUM": ("mnt_namespace", "ns", "inum"),
     "USER_NS_LEVEL": ("user_namespace", "level"),
+    "PID_NS_INUM": ("pid_namespace", "ns", "inum"),
+    "PID_NS_PARENT": ("pid_namespace", "parent"),
+    "NSPROXY_PID": ("nsproxy", "pid_ns_for_children"),
+    "NSPROXY_MNT": ("nsproxy", "mnt_ns"),
+    "CRED_UID": ("cred", "uid"),
+    "CSS_SET_SUBSYS": ("css_set", "subsys"),
+    "CSS_SET_DFL_CGROUP": ("css_set", "dfl_cgrp"),
+    "CSS_CGROUP": ("cgroup_subsys_state", "cgroup"),
+    "CGROUP_KN": ("cgroup", "kn"),
+    "KN_ID": ("kernfs_node", "id"),
+    "SIGNAL_LIVE": ("signal_struct", "live"),
 }
 
 
@@ -64,32 +87,72 @@ HOOKS = (
     Hook("on_sock_ops", 13, 3),  # BPF_PROG_TYPE_SOCK_OPS
     Hook("on_egress", 8, 1),  # BPF_PROG_TYPE_CGROUP_SKB
 )
+_RAW_TRACEPOINT = 17  # BPF_PROG_TYPE_RAW_TRACEPOINT
+_TRACEPOINTS = {"on_fork": "sched_process_fork", "on_exec": "sched_process_exec", "on_exit": "sched_process_exit"}
 
 
 @dataclass(frozen=True, slots=True)
 class Toolchain:
-    """What a program is built from, beside its text."""
+    """What a program is built from, beside its text. `typed` is tried first: without it, the kernel may be older."""
 
     bcc: Path = Path("/usr/lib/python3/dist-packages/bcc")  # Debian's and Ubuntu's python3-bpfcc
     btf: Path = Path("/sys/kernel/btf/vmlinux")
     layouts: tuple[records.Layout, ...] = records.LAYOUTS
+    typed: tuple[bool, ...] = (True, False)
 
 
-def attach(cgroup: Path, toolchain: Toolchain) -> list[int]:
-    """Compile, load and attach everything; return the maps' descriptors and then the links', in the order of MAPS
-    and HOOKS. Raises BpfError; what the compiler or verifier has to say goes to standard error."""
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A CI runner's process that starts each step of a job: its pid, and its start in clock ticks since boot."""
+
+    pid: int
+    start_time: int
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How much is to be found out, beside the processes below a cgroup. `worker` starts a job's steps; `controller`
+    is one whose cgroup v1 hierarchy holds containers, "" without one; with `bridged`, packets of other network
+    namespaces come through ours."""
+
+    worker: Worker | None = None
+    controller: str = ""
+    bridged: bool = False
+
+
+def attach(cgroup: Path, toolchain: Toolchain, extent: Extent) -> list[int]:
+    """Compile, load and attach everything; return the maps' descriptors, in the order of MAPS and, with a worker,
+    STEP_MAPS, and then the links'. Raises BpfError; what the compiler or verifier has to say goes to standard error."""
     bcc = _import_bcc(toolchain.bcc)
-    flags = _flags(toolchain.btf)
+    flags = [*_kernel_flags(toolchain.btf, extent), *_our_flags(extent)]
     os.environ["BCC_KERNEL_SOURCE"] = str(HERE)  # our include tree instead of kernel headers
-    try:
-        program = bcc.BPF(text=_source(toolchain.layouts), cflags=flags)
-        loaded = [
-            program.load_func(hook.function.encode(), hook.program_type, None, hook.attach_type) for hook in HOOKS
-        ]
-        maps = [program[name.encode()].map_fd for name in MAPS]
-    except Exception as error:  # bcc raises no other
-        raise BpfError(f"bcc can't load the BPF program: {error}") from error
-    return maps + list(_link(cgroup, [function.fd for function in loaded]))
+    faults = []
+    for typed in toolchain.typed:
+        try:
+            loaded = _load(bcc, toolchain, [*flags, *(["-DTYPED"] if typed else [])], extent)
+        except Exception as error:  # noqa: BLE001 - bcc raises no other
+            faults.append(error)
+        else:
+            return [*loaded.maps, *_link(cgroup, loaded.hooks), *loaded.tracepoints]
+    raise BpfError(f"bcc can't load the BPF program: {faults[0]}") from faults[0]
+
+
+class _Loaded(NamedTuple):
+    maps: list[int]
+    hooks: list[int]
+    tracepoints: list[int]
+
+
+def _load(bcc: ModuleType, toolchain: Toolchain, flags: list[str], extent: Extent) -> _Loaded:
+    program = bcc.BPF(text=_source(toolchain.layouts), cflags=flags)
+    hooks = [program.load_func(hook.function.encode(), hook.program_type, None, hook.attach_type).fd for hook in HOOKS]
+    traced = _TRACEPOINTS.items() if extent.worker else ()
+    loaded = [(program.load_func(function.encode(), _RAW_TRACEPOINT).fd, point) for function, point in traced]
+    return _Loaded(
+        [program[name.encode()].map_fd for name in (*MAPS, *(STEP_MAPS if extent.worker else ()))],
+        hooks,
+        [trace(fd, point) for fd, point in loaded],
+    )
 
 
 def _link(cgroup: Path, programs: list[int]) -> Iterator[int]:
@@ -106,13 +169,26 @@ def _source(layouts: tuple[records.Layout, ...]) -> bytes:
     return (program + "".join(layout.assertions() for layout in layouts)).encode()
 
 
-def _flags(btf: Path) -> list[str]:
+def _kernel_flags(btf: Path, extent: Extent) -> Iterator[str]:
     try:
         kernel = Btf(btf.read_bytes())
     except OSError as error:
         raise BpfError(f"{btf} can't be read ({error.strerror}): the kernel needs CONFIG_DEBUG_INFO_BTF") from error
-    offsets = [f"-D{name}={kernel.offset(*path)}" for name, path in _FIELDS.items()]
-    return [f"-I{HERE}", f"-DCONTEST_NS={records.CONTEST_NS}ull", *offsets]
+    for name, path in _FIELDS.items():
+        yield f"-D{name}={kernel.offset(*path)}"
+    if extent.controller:
+        yield f"-DLEGACY_CONTROLLER={kernel.enumerator('cgroup_subsys_id', f'{extent.controller}_cgrp_id')}"
+
+
+def _our_flags(extent: Extent) -> Iterator[str]:
+    yield f"-I{HERE}"
+    yield f"-DCONTEST_NS={records.CONTEST_NS}ull"
+    yield f"-DNOT_BELOW={records.NOT_BELOW}"
+    yield f"-DOUR_PID_NS={Path('/proc/self/ns/pid').stat().st_ino}"
+    if extent.worker:
+        yield f"-DWORKER_TGID={extent.worker.pid}"
+        yield f"-DWORKER_TICKS={extent.worker.start_time}"
+        yield f"-DTICK_NS={10**9 // os.sysconf('SC_CLK_TCK')}"
 
 
 def _import_bcc(package: Path) -> ModuleType:

@@ -22,20 +22,29 @@ from types import TracebackType
 from typing import NoReturn, Self
 
 from bpf import records
-from bpf.compile import HOOKS, MAPS, Toolchain, attach
+from bpf.compile import HOOKS, MAPS, STEP_MAPS, Extent, Toolchain, attach
 from bpf.errors import BpfError
 from bpf.syscall import Map
 
 _MESSAGE_BYTES = 4096
 _COMPLAINT_BYTES = 1 << 20
 _LOADED = b"loaded"
+_MOST_FDS = 32
 # What the keys and values of each map must measure.
 _SHAPES: Mapping[str, tuple[int, int]] = {
     "flows": (records.FLOW_KEY.size, records.OWNER.size),
     "sockets": (records.COOKIE.size, records.OWNER.size),
     "programs": (records.PROCESS_KEY.size, records.PROGRAM.size),
-    "watched": (records.PORT.size, 1),
+    "watched": (records.WORD.size, records.COUNT.size),
+    "counts": (records.WORD.size, records.COUNT.size),
+    "steps": (records.PROCESS_KEY.size, records.SURROUNDINGS.size),
 }
+# Which counters tell what went into an LRU map, and what was taken out on purpose.
+_LEDGERS = (
+    ("flows", records.Counter.NEW_FLOWS, records.Counter.GONE_FLOWS),
+    ("sockets", records.Counter.NEW_SOCKETS, None),
+    ("programs", records.Counter.NEW_PROGRAMS, None),
+)
 
 
 @dataclass(frozen=True)
@@ -47,14 +56,33 @@ class Attached:
     sockets: Map
     programs: Map
     watched: Map
+    counts: Map
     descriptors: tuple[int, ...]
     _owned: ExitStack
+    steps: Map | None = None  # there are none where no CI runner is known
     watched_ports: set[int] = field(default_factory=set, init=False)
 
     def watch(self, port: int) -> None:
-        """Own packets to this port too, as the listener on it sees them: after redirection."""
-        self.watched.put(records.PORT.pack(port), b"\1")
+        """Own packets from port 53 that are redirected to this port, as the listener on it sees them."""
         self.watched_ports.add(port)
+        word = port // 64
+        bits = sum(1 << each % 64 for each in self.watched_ports if each // 64 == word)
+        self.watched.put(records.WORD.pack(word), records.COUNT.pack(bits))
+
+    def evicted(self) -> dict[str, int]:
+        """How many records each bounded map has lost to newer ones since it was loaded, and how many processes of a
+        job found no room ("children"). What was lost is unknown, so it is denied. Takes a few milliseconds: not for
+        the path of a packet. Raises OSError."""
+        lost = {}
+        for name, new, gone in _LEDGERS:
+            present: int = getattr(self, name).count()
+            taken_out = 0 if gone is None else self._counted(gone)
+            lost[name] = max(0, self._counted(new) - taken_out - present)
+        return {**lost, "children": self._counted(records.Counter.UNTRACKED_CHILDREN)}
+
+    def _counted(self, counter: records.Counter) -> int:
+        raw = self.counts.get(records.WORD.pack(counter))
+        return records.COUNT.unpack(raw)[0] if raw else 0
 
     def close(self) -> None:
         """Detach everything."""
@@ -95,9 +123,7 @@ class Loading:
     def _receive(self, timeout: float) -> tuple[bytes, list[int]]:
         if not select.select([self._channel], [], [], timeout)[0]:
             raise BpfError(f"the BPF program was not compiled within {timeout:g} s")
-        message, fds, _, _ = socket.recv_fds(
-            self._channel, _MESSAGE_BYTES, len(MAPS) + len(HOOKS), socket.MSG_CMSG_CLOEXEC
-        )
+        message, fds, _, _ = socket.recv_fds(self._channel, _MESSAGE_BYTES, _MOST_FDS, socket.MSG_CMSG_CLOEXEC)
         return message, fds
 
     def _diagnosis(self) -> str:
@@ -107,14 +133,14 @@ class Loading:
         return "".join(f": {records.text(line.strip())}" for line in telling)
 
 
-def start_loading(cgroup: Path, toolchain: Toolchain = Toolchain()) -> Loading:  # noqa: B008 - frozen
+def start_loading(cgroup: Path, extent: Extent = Extent(), toolchain: Toolchain = Toolchain()) -> Loading:  # noqa: B008 - frozen
     """Start attaching the programs to a cgroup2 directory, for all processes in it and below."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     complaints = os.memfd_create("dnsfw-bpf-loader")
     child = os.fork()
     if child == 0:
         ours.close()
-        _run_child(theirs, complaints, lambda: attach(cgroup, toolchain))
+        _run_child(theirs, complaints, lambda: attach(cgroup, toolchain, extent))
     theirs.close()
     return Loading(child, ours, complaints)
 
@@ -142,11 +168,12 @@ def _stop(child: int) -> None:
 
 def take_over(descriptors: Sequence[int]) -> Attached:
     """What `Attached.descriptors` named in the process that they came from. Raises BpfError."""
+    names = MAPS if len(descriptors) == len(MAPS) + len(HOOKS) else (*MAPS, *STEP_MAPS)
     with ExitStack() as owned:
         for fd in descriptors:
             owned.callback(os.close, fd)
         try:
-            maps = {name: Map(fd) for name, fd in zip(MAPS, descriptors, strict=False)}  # after them come the links
+            maps = {name: Map(fd) for name, fd in zip(names, descriptors, strict=False)}  # after them come the links
         except OSError as error:
             raise BpfError(f"the BPF maps can't be used: {error}") from error
         for name, each in maps.items():

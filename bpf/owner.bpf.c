@@ -4,6 +4,9 @@
  *
  * Law: observe, never refuse. Contexts are UAPI; of the kernel's own structures only the fields named in
  * bpf/compile.py are read, at offsets (TASK_..., MM_...) that it takes from this kernel's BTF.
+ *
+ * A program pays for this with every connect() and sendto(), so what repeats costs one look-up and one store; all
+ * that is costly (paths, arguments, namespaces) is written once for each program that a process runs.
  */
 #include "owner.h"
 
@@ -13,23 +16,156 @@
 #define ETH_P_IPV6 0x86dd
 #define TCP 6
 #define UDP 17
-#define LOOPBACK 1               /* the loopback's interface index, in every network namespace */
-#define REFRESH_NS (CONTEST_NS / 4) /* a record is written anew no oftener, if nothing changed */
-#define PATH_STEPS 48            /* directories and mounts between a file and the root */
+#define DNS 53
+#define LOOPBACK 1    /* the loopback's interface index, in every network namespace */
+#define PATH_STEPS 48 /* directories and mounts between a file and the root */
+#define PID_NAMESPACES 33 /* MAX_PID_NS_LEVEL and the initial one (pid_namespaces(7)) */
 
 BPF_TABLE("lru_hash", struct flow_key, struct owner, flows, 32768);
 BPF_TABLE("lru_hash", u64, struct owner, sockets, 32768);
 BPF_TABLE("lru_hash", struct process_key, struct program, programs, 4096);
-BPF_TABLE("hash", u64, struct program, drafts, 256); /* one a thread, while it describes itself */
-BPF_TABLE("hash", u16, u8, watched, 16);             /* ports that redirected packets go to */
-BPF_TABLE("array", u32, struct program, blank, 1);   /* zeros: too many for BPF's stack */
+BPF_TABLE("hash", u64, struct program, drafts, 256);  /* one a thread, while it describes itself */
+BPF_TABLE("array", u32, u64, watched, 1024);          /* one bit a port: redirected packets go there */
+BPF_TABLE("array", u32, u64, counts, COUNTS);
+BPF_TABLE("array", u32, struct program, blank, 1);    /* zeros: too many for BPF's stack */
 
+/* A field of the kernel's, wherever its structure is. */
 #define FOLLOW(address, offset)                                                    \
   ({                                                                               \
     u64 found = 0;                                                                 \
     bpf_probe_read_kernel(&found, sizeof(found), (void *)((address) + (offset))); \
     found;                                                                         \
   })
+
+/* The same of the current task, far faster: a pointer whose type the verifier knows may be followed by plain loads,
+ * where the kernel has bpf_get_current_task_btf() for these hooks. bcc would rewrite what C says, hence assembly. */
+#ifdef TYPED
+#define HELPER_CURRENT_TASK_BTF 158 /* enum bpf_func_id */
+static u64 (*current_task)(void) = (void *)HELPER_CURRENT_TASK_BTF;
+#define LOAD(address, offset)                                                                   \
+  ({                                                                                            \
+    u64 found;                                                                                  \
+    asm volatile("%0 = *(u64 *)(%1 + %2)" : "=r"(found) : "r"(address), "i"(offset));           \
+    found;                                                                                      \
+  })
+#define LOAD_32(address, offset)                                                                \
+  ({                                                                                            \
+    u64 found;                                                                                  \
+    asm volatile("%0 = *(u32 *)(%1 + %2)" : "=r"(found) : "r"(address), "i"(offset));           \
+    (u32)found;                                                                                 \
+  })
+#define NOW bpf_ktime_get_coarse_ns
+#else
+#define current_task bpf_get_current_task
+#define LOAD FOLLOW
+#define LOAD_32(address, offset) ((u32)FOLLOW(address, offset))
+#define NOW bpf_ktime_get_ns
+#endif
+
+static inline void count(u32 slot) {
+  u64 *counter = counts.lookup(&slot);
+
+  if (counter)
+    __sync_fetch_and_add(counter, 1);
+}
+
+/* ---- steps of a CI job ---- */
+
+#ifdef WORKER_TGID
+/* A CI runner's worker starts each step as a child of its own. The child is AWAITED until its first execve: what
+ * environment it has then, the worker gave it. From there on it and all its descendants are of that STEP, whatever
+ * they run, whoever their parent becomes. Nothing that they do changes that. */
+enum { AWAITED = 1, STEP = 2 };
+
+struct descent {
+  struct process_key step;
+  u64 state;
+};
+
+BPF_TABLE("hash", struct process_key, struct descent, descents, 32768); /* living processes: not LRU, exits empty it */
+BPF_TABLE("lru_hash", struct process_key, struct surroundings, steps, 128);
+BPF_TABLE("array", u32, struct surroundings, no_surroundings, 1);
+
+static inline struct process_key name_process(u64 task) {
+  struct process_key process = {};
+
+  process.tgid = FOLLOW(task, TASK_TGID);
+  process.start_ns = FOLLOW(FOLLOW(task, TASK_LEADER), TASK_START);
+  return process;
+}
+
+/* The kernel lays an execve's arguments and environment side by side (fs/binfmt_elf.c, create_elf_tables). */
+static inline void write_surroundings(struct process_key *step, u64 task) {
+  u32 zero = 0;
+  u64 mm = FOLLOW(task, TASK_MM), start = FOLLOW(mm, MM_ARG_START), middle = FOLLOW(mm, MM_ENV_START);
+  u64 length = FOLLOW(mm, MM_ENV_END) - start;
+  struct surroundings *empty = no_surroundings.lookup(&zero), *given;
+
+  if (!mm || !empty || FOLLOW(mm, MM_ARG_END) != middle || length == 0 || length > SURROUNDINGS_BYTES ||
+      steps.update(step, empty) != 0)
+    return;
+  given = steps.lookup(step);
+  if (given && bpf_probe_read_user(given->text, length, (void *)start) == 0) {
+    given->argv_bytes = middle - start;
+    given->environ_bytes = length - given->argv_bytes;
+    given->flags = SURROUNDINGS_WHOLE;
+  }
+}
+
+int on_fork(struct bpf_raw_tracepoint_args *ctx) {
+  u64 parent = ctx->args[0], task = ctx->args[1];
+  struct process_key maker = name_process(parent), child = name_process(task);
+  struct descent *of_maker, descent = {};
+
+  if (child.tgid != (u32)FOLLOW(task, TASK_PID)) /* a thread */
+    return 0;
+  of_maker = descents.lookup(&maker);
+  if (of_maker && of_maker->state == STEP) {
+    descent = *of_maker;
+  } else if (of_maker || (maker.tgid == WORKER_TGID && maker.start_ns / TICK_NS == WORKER_TICKS)) {
+    descent.step = child;
+    descent.state = AWAITED;
+  } else {
+    return 0;
+  }
+  if (descents.update(&child, &descent) != 0)
+    count(UNTRACKED_CHILDREN);
+  return 0;
+}
+
+int on_exec(struct bpf_raw_tracepoint_args *ctx) {
+  u64 task = ctx->args[0];
+  struct process_key process = name_process(task);
+  struct descent *descent = descents.lookup(&process);
+
+  if (descent && descent->state == AWAITED) {
+    write_surroundings(&process, task);
+    descent->state = STEP;
+  }
+  return 0;
+}
+
+int on_exit(struct bpf_raw_tracepoint_args *ctx) {
+  u64 task = ctx->args[0];
+  struct process_key process = name_process(task);
+
+  if ((u32)FOLLOW(FOLLOW(task, TASK_SIGNAL), SIGNAL_LIVE) == 0) /* its last thread */
+    descents.delete(&process);
+  return 0;
+}
+
+static inline void write_step(struct program *program, struct process_key *process) {
+  struct process_key whatever_it_runs = *process;
+  struct descent *descent;
+
+  whatever_it_runs.exec_id = 0;
+  descent = descents.lookup(&whatever_it_runs);
+  if (descent && descent->state == STEP)
+    program->step = descent->step;
+}
+#else
+static inline void write_step(struct program *program, struct process_key *process) {}
+#endif
 
 /* ---- what a process runs ---- */
 
@@ -88,10 +224,28 @@ static inline void write_argv(struct program *program, u64 mm) {
   }
 }
 
+static inline void write_place(struct program *program, u64 task) {
+  u64 namespaces = FOLLOW(task, TASK_NSPROXY), pids = FOLLOW(namespaces, NSPROXY_PID);
+
+  program->pid_depth = NOT_BELOW;
+  for (u32 depth = 0; depth < PID_NAMESPACES && pids; depth++) {
+    if ((u32)FOLLOW(pids, PID_NS_INUM) == OUR_PID_NS) {
+      program->pid_depth = depth;
+      break;
+    }
+    pids = FOLLOW(pids, PID_NS_PARENT);
+  }
+  program->mount_namespace = FOLLOW(FOLLOW(namespaces, NSPROXY_MNT), MNT_NS_INUM);
+#ifdef LEGACY_CONTROLLER
+  u64 state = FOLLOW(FOLLOW(task, TASK_CGROUPS), CSS_SET_SUBSYS + 8 * LEGACY_CONTROLLER);
+  program->legacy_cgroup = FOLLOW(FOLLOW(FOLLOW(state, CSS_CGROUP), CGROUP_KN), KN_ID);
+#endif
+}
+
 /* Written in a draft that is this thread's alone and copied when whole: no reader sees half a program. */
-static inline void write_program(struct process_key *process, u64 task) {
+static inline void write_program(struct process_key *process) {
   u32 zero = 0;
-  u64 thread = bpf_get_current_pid_tgid(), mm = FOLLOW(task, TASK_MM);
+  u64 task = bpf_get_current_task(), thread = FOLLOW(task, TASK_PID), mm = FOLLOW(task, TASK_MM);
   struct program *empty = blank.lookup(&zero), *draft;
 
   if (!mm || !empty || drafts.update(&thread, empty) != 0)
@@ -100,41 +254,58 @@ static inline void write_program(struct process_key *process, u64 task) {
   if (draft) {
     write_exe(draft, FOLLOW(mm, MM_EXE_FILE));
     write_argv(draft, mm);
+    write_place(draft, task);
+    write_step(draft, process);
+    bpf_probe_read_kernel(draft->comm, sizeof(draft->comm), (void *)(task + TASK_COMM));
     programs.update(process, draft);
+    count(NEW_PROGRAMS);
   }
   drafts.delete(&thread);
 }
 
 /* ---- who uses a socket ---- */
 
+/* The current process as the owner of a socket. */
+static inline void describe(struct owner *owner, u64 cookie, u64 netns) {
+  u64 task = current_task();
+
+  owner->process.start_ns = LOAD(LOAD(task, TASK_LEADER), TASK_START);
+  owner->process.exec_id = LOAD(task, TASK_EXEC_ID);
+  owner->process.tgid = LOAD_32(task, TASK_TGID);
+  owner->cookie = cookie;
+  owner->netns = netns;
+  owner->cgroup = LOAD(LOAD(LOAD(LOAD(task, TASK_CGROUPS), CSS_SET_DFL_CGROUP), CGROUP_KN), KN_ID);
+  owner->uid = LOAD_32(LOAD(task, TASK_CRED), CRED_UID);
+  owner->used_ns = NOW();
+}
+
 static inline int same_process(struct process_key *one, struct process_key *other) {
   return one->tgid == other->tgid && one->start_ns == other->start_ns && one->exec_id == other->exec_id;
 }
 
-/* Whether a record says all that this one would, and is young enough not to be evicted soon: then it may stay. */
-static inline int still_true(struct owner *before, struct owner *now) {
-  return before && before->cookie == now->cookie && same_process(&before->process, &now->process) &&
-         before->uid == now->uid && before->cgroup == now->cgroup && now->used_ns - before->used_ns < REFRESH_NS;
+/* Whether a record says all that this one would. A store of one word makes it as young; nobody reads half of that. */
+static inline int renewed(struct owner *before, struct owner *now) {
+  if (!before || before->cookie != now->cookie || !same_process(&before->process, &now->process) ||
+      before->uid != now->uid || before->cgroup != now->cgroup || before->flags)
+    return 0;
+  before->used_ns = now->used_ns;
+  return 1;
 }
 
-/* Describe the current process as the owner of the socket of a context. */
-static inline void own(struct owner *owner, struct bpf_sock_addr *ctx) {
-  u64 task = bpf_get_current_task(), cookie = bpf_get_socket_cookie(ctx);
-
-  owner->process.tgid = bpf_get_current_pid_tgid() >> 32;
-  owner->process.start_ns = FOLLOW(FOLLOW(task, TASK_LEADER), TASK_START);
-  owner->process.exec_id = FOLLOW(task, TASK_EXEC_ID);
-  owner->cookie = cookie;
-  owner->used_ns = bpf_ktime_get_ns();
-  owner->cgroup = bpf_get_current_cgroup_id();
-  owner->netns = bpf_get_netns_cookie(ctx);
-  owner->uid = bpf_get_current_uid_gid();
-  bpf_get_current_comm(owner->comm, sizeof(owner->comm));
-  if (still_true(sockets.lookup(&cookie), owner))
-    return;
+static inline void describe_program(struct owner *owner) {
   if (!programs.lookup(&owner->process))
-    write_program(&owner->process, task);
-  sockets.update(&cookie, owner);
+    write_program(&owner->process);
+}
+
+static inline void own_socket(struct owner *owner) {
+  struct owner *before = sockets.lookup(&owner->cookie);
+
+  if (renewed(before, owner))
+    return;
+  describe_program(owner);
+  sockets.update(&owner->cookie, owner);
+  if (!before)
+    count(NEW_SOCKETS);
 }
 
 /* Whether another process used another socket for the same flow just now. One network namespace never has two TCP
@@ -142,20 +313,28 @@ static inline void own(struct owner *owner, struct bpf_sock_addr *ctx) {
 static inline int contested(struct flow_key *flow, struct owner *before, struct owner *owner) {
   if (before->cookie == owner->cookie || same_process(&before->process, &owner->process))
     return 0;
-  if (flow->protocol == TCP && before->netns == owner->netns)
+  if (flow->protocol == TCP && before->netns == owner->netns && owner->netns)
     return 0;
   return owner->used_ns - before->used_ns < CONTEST_NS;
 }
 
 /* The newest user of a flow owns it, unless it is contested. */
-static inline void claim(struct flow_key *flow, struct owner *owner) {
+static inline void own_flow(struct flow_key *flow, struct owner *owner) {
   struct owner *before = flows.lookup(flow);
 
-  if (still_true(before, owner))
+  if (renewed(before, owner))
     return;
+  describe_program(owner);
   if (before && contested(flow, before, owner))
     owner->flags |= FLOW_CONTESTED;
   flows.update(flow, owner);
+  if (!before)
+    count(NEW_FLOWS);
+}
+
+static inline void nobody_owns(struct flow_key *flow) {
+  if (flows.delete(flow) == 0)
+    count(GONE_FLOWS);
 }
 
 static inline void map_ipv4(u8 *address, u32 ipv4) {
@@ -171,10 +350,14 @@ static inline void map_ipv4(u8 *address, u32 ipv4) {
     __builtin_memcpy((address), words, sizeof(words));           \
   } while (0)
 
-static inline int used(struct bpf_sock_addr *ctx) {
+/* A connected UDP socket is looked up by its cookie. TCP is known better in on_sock_ops. */
+static inline int connected(struct bpf_sock_addr *ctx) {
   struct owner owner = {};
 
-  own(&owner, ctx);
+  if (ctx->protocol != UDP)
+    return 1;
+  describe(&owner, bpf_get_socket_cookie(ctx), bpf_get_netns_cookie(ctx));
+  own_socket(&owner);
   return 1;
 }
 
@@ -185,16 +368,20 @@ static inline int sent(struct bpf_sock_addr *ctx, struct flow_key *flow) {
 
   if (!sk)
     return 1;
-  own(&owner, ctx);
+  describe(&owner, bpf_get_socket_cookie(ctx), bpf_get_netns_cookie(ctx));
   flow->source_port = bpf_htons(sk->src_port);
   flow->destination_port = ctx->user_port;
-  flow->protocol = ctx->protocol;
-  claim(flow, &owner);
+  flow->protocol = UDP;
+  own_flow(flow, &owner);
+  if (flow->destination_port == bpf_htons(DNS)) { /* redirected: on_egress asks for the socket */
+    owner.flags = 0;
+    own_socket(&owner);
+  }
   return 1;
 }
 
-int on_connect4(struct bpf_sock_addr *ctx) { return used(ctx); }
-int on_connect6(struct bpf_sock_addr *ctx) { return used(ctx); }
+int on_connect4(struct bpf_sock_addr *ctx) { return connected(ctx); }
+int on_connect6(struct bpf_sock_addr *ctx) { return connected(ctx); }
 
 int on_sendmsg4(struct bpf_sock_addr *ctx) {
   struct flow_key flow = {};
@@ -210,11 +397,10 @@ int on_sendmsg6(struct bpf_sock_addr *ctx) {
   return sent(ctx, &flow);
 }
 
-/* A connecting TCP socket's whole tuple is known before its SYN leaves. Its user was written down by connect(). */
+/* A connecting TCP socket's whole tuple is known before its SYN leaves, still inside the connect() that sends it. */
 int on_sock_ops(struct bpf_sock_ops *ctx) {
   struct flow_key flow = {};
-  u64 cookie;
-  struct owner *found;
+  struct owner owner = {};
 
   ctx->reply = -1; /* no opinion */
   if (ctx->op != BPF_SOCK_OPS_TCP_CONNECT_CB)
@@ -229,14 +415,15 @@ int on_sock_ops(struct bpf_sock_ops *ctx) {
   flow.source_port = bpf_htons(ctx->local_port);
   flow.destination_port = bpf_htons(bpf_ntohl(ctx->remote_port));
   flow.protocol = TCP;
-  cookie = bpf_get_socket_cookie(ctx);
-  found = sockets.lookup(&cookie);
-  if (found) {
-    struct owner owner = *found;
-    owner.used_ns = bpf_ktime_get_ns();
-    claim(&flow, &owner);
-  } else {
-    flows.delete(&flow); /* nobody's: never the last user's of the same tuple */
+#ifdef TYPED
+  describe(&owner, bpf_get_socket_cookie(ctx), bpf_get_netns_cookie(ctx));
+#else
+  describe(&owner, bpf_get_socket_cookie(ctx), 0); /* kernels before 5.15 don't say: any namespace may contest it */
+#endif
+  own_flow(&flow, &owner);
+  if (flow.destination_port == bpf_htons(DNS)) {
+    owner.flags = 0;
+    own_socket(&owner);
   }
   return 1;
 }
@@ -269,22 +456,29 @@ static inline int read_tuple(struct __sk_buff *skb, struct flow_key *flow) {
   return bpf_skb_load_bytes(skb, ports, &flow->source_port, 4) == 0; /* both ports, side by side */
 }
 
+static inline int is_watched(u16 port) {
+  u32 word = bpf_ntohs(port) >> 6;
+  u64 *bits = watched.lookup(&word);
+
+  return bits && *bits >> (bpf_ntohs(port) & 63) & 1;
+}
+
 int on_egress(struct __sk_buff *skb) {
   struct flow_key flow = {};
   struct owner *found = 0;
   u64 cookie;
 
-  if (skb->ifindex != LOOPBACK || !read_tuple(skb, &flow) || !watched.lookup(&flow.destination_port))
+  if (skb->ifindex != LOOPBACK || !read_tuple(skb, &flow) || !is_watched(flow.destination_port))
     return 1;
   cookie = bpf_get_socket_cookie(skb);
   if (cookie)
     found = sockets.lookup(&cookie);
   if (found) {
     struct owner owner = *found;
-    owner.used_ns = bpf_ktime_get_ns();
-    claim(&flow, &owner);
+    owner.used_ns = NOW();
+    own_flow(&flow, &owner);
   } else {
-    flows.delete(&flow);
+    nobody_owns(&flow);
   }
   return 1;
 }

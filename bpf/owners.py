@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cachetools import LRUCache
 
 from bpf import records
 from bpf.cgroup import CgroupPaths
+from bpf.container import Container, Seclusion, container_of
 from bpf.loader import Attached
-from bpf.records import Use
+from bpf.records import Program, Use
 from bpf.sockdiag import SockDiag
+from bpf.source import Attribution, ImageOf, no_image
+from bpf.step import UNKNOWN_STEP, Step, read_step
 from policy.values import Flow, Owner, Proto
 
 _CACHED = 1024
@@ -25,34 +28,52 @@ _NS_PER_S = 10**9
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where owners are read from: the BPF maps, the guarded namespace's sock_diag, the cgroup2 tree."""
+    """Where owners are read from: the BPF maps, the guarded namespace's sock_diag, the cgroup2 tree; `legacy` is the
+    cgroup v1 hierarchy that containers are in, where there is one. `mount_namespace` is the machine's (an inode), and
+    `depth` the number of PID namespaces that guarded processes are below ours without being in any container.
+    `image_of` knows containers' images."""
 
     attached: Attached
     diag: SockDiag
     cgroups: CgroupPaths
+    legacy: CgroupPaths | None = None
+    mount_namespace: int = 0
+    depth: int = 0
+    image_of: ImageOf = no_image
 
 
 class Owners:
-    """Owners of flows in the guarded network namespace, as sent by its processes. Without `sources` all are unknown.
+    """Owners of flows in the guarded network namespace, as sent by its processes.
 
     `counts` says how many look-ups ended how: "known", "partial" (some facts missing), "contested", "unknown".
     """
 
-    def __init__(self, sources: Sources | None) -> None:
+    attribution = Attribution.BPF
+
+    def __init__(self, sources: Sources) -> None:
         self._sources = sources
         self._ticks = os.sysconf("SC_CLK_TCK")
-        self._owners: LRUCache[bytes, Owner] = LRUCache(_CACHED)
+        self._owners: LRUCache[bytes, tuple[Owner, Container | None]] = LRUCache(_CACHED)
+        self._steps: LRUCache[bytes, Step] = LRUCache(_CACHED)
         self.counts: Counter[str] = Counter()
 
     def of(self, flow: Flow) -> Owner | None:
         """The process that sent this flow's newest packet, as it was then. None if that can't be said for sure."""
-        record = self._record(self._sources, flow) if self._sources else None
-        if self._sources is None or record is None:
+        record = self._record(self._sources, flow)
+        if record is None:
             self.counts["unknown"] += 1
             return None
-        owner = self._owner(self._sources, record)
+        owner = self._owner(record)
         self.counts["contested" if owner is None else "known" if owner.complete else "partial"] += 1
         return owner
+
+    def evicted(self) -> dict[str, int]:
+        """How many records the kernel's bounded tables have lost. Not for the path of a packet."""
+        try:
+            return self._sources.attached.evicted()
+        except OSError:
+            self.counts["fault"] += 1
+            return {}
 
     def _record(self, sources: Sources, flow: Flow) -> bytes | None:
         try:
@@ -64,35 +85,69 @@ class Owners:
             self.counts["fault"] += 1  # a kernel object failed us: unknown, and visible
         return None
 
-    def _owner(self, sources: Sources, record: bytes) -> Owner | None:
+    def _owner(self, record: bytes) -> Owner | None:
         """None if contested. Cached by the process key, which an exec changes and no other process ever has, and by all
-        that a process may change without an exec: never stale."""
+        that a process may change without an exec: never stale. An image may become known later."""
         key = records.identity(record)
-        owner = self._owners.get(key)
-        if owner is not None:
-            return owner
+        if known := self._owners.get(key):
+            return self._with_image(*known)
         use = records.read_use(record)
         if use.contested:
             return None
-        owner = self._read_owner(sources, use)
+        owner, container = self._read_owner(self._sources, use)
         if owner.complete:
-            self._owners[key] = owner
-        return owner
+            self._owners[key] = owner, container
+        return self._with_image(owner, container)
 
-    def _read_owner(self, sources: Sources, use: Use) -> Owner:
+    def _with_image(self, owner: Owner, container: Container | None) -> Owner:
+        if not container or not container.id:
+            return owner
+        return replace(owner, image=self._sources.image_of(container))
+
+    def _read_owner(self, sources: Sources, use: Use) -> tuple[Owner, Container | None]:
         raw = sources.attached.programs.get(use.process)
         program = records.read_program(raw) if raw else records.UNKNOWN_PROGRAM
-        cgroup = sources.cgroups.path(use.cgroup)
-        return Owner(
+        place = sources.cgroups.place(use.cgroup)
+        container = self._container(sources, use, program) if raw else None
+        step = self._step(sources, program.step)
+        owner = Owner(
             pid=use.pid,
             start_time=use.start_ns * self._ticks // _NS_PER_S,
             uid=use.uid,
             exe=program.exe,
             argv=program.argv,
-            cgroup=cgroup,
-            comm=use.comm,
-            complete=program.complete and cgroup != "",
+            cgroup=place.path,
+            comm=program.comm,
+            container=container.id if container else None,
+            image=None if container is None or container.id else "",
+            step=step.step,
+            action=step.action,
+            complete=program.complete and place.path != "",
         )
+        return owner, container
+
+    def _container(self, sources: Sources, use: Use, program: Program) -> Container | None:
+        places = [sources.cgroups.place(use.cgroup)]
+        if sources.legacy and program.legacy_cgroup:
+            places.append(sources.legacy.place(program.legacy_cgroup))
+        secluded = Seclusion(
+            pid=program.pid_depth > sources.depth,
+            mount=program.mount_namespace != sources.mount_namespace,
+        )
+        return container_of(tuple(places), secluded)
+
+    def _step(self, sources: Sources, key: bytes) -> Step:
+        """Kept once read: the kernel's table of them is small, and what a step was never changes."""
+        if not key or sources.attached.steps is None:
+            return UNKNOWN_STEP
+        if (known := self._steps.get(key)) is not None:
+            return known
+        raw = sources.attached.steps.get(key)
+        given = records.read_surroundings(raw) if raw else None
+        if given is None:
+            return UNKNOWN_STEP
+        step = self._steps[key] = read_step(*given)
+        return step
 
 
 def _udp(sources: Sources, flow: Flow) -> bytes | None:

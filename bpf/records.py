@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from enum import IntFlag
+from enum import IntEnum, IntFlag
 from functools import cached_property
 from ipaddress import IPv4Address
 
@@ -75,7 +75,6 @@ OWNER = Layout(
         ("netns", "Q"),
         ("uid", "I"),
         ("flags", "I"),
-        ("comm", "16s"),
     ),
 )
 PROGRAM = Layout(
@@ -85,14 +84,27 @@ PROGRAM = Layout(
         ("flags", "I"),
         ("exe_bytes", "I"),
         ("argv_bytes", "I"),
+        ("pid_depth", "I"),
+        ("mount_namespace", "I"),
+        ("zero", "4x"),
+        ("legacy_cgroup", "Q"),
+        ("step", f"{PROCESS_KEY.size}s"),
+        ("comm", "16s"),
         ("exe", "768s"),
         ("argv", "1024s"),
     ),
 )
+SURROUNDINGS = Layout(
+    "surroundings",
+    "=",
+    (("flags", "I"), ("argv_bytes", "I"), ("environ_bytes", "I"), ("zero", "4x"), ("text", "32768s")),
+)
 COOKIE = struct.Struct("=Q")
-PORT = struct.Struct("!H")
+WORD = struct.Struct("=I")  # an index into an array
+COUNT = struct.Struct("=Q")
 _COOKIE_AT = PROCESS_KEY.size
-LAYOUTS = (FLOW_KEY, PROCESS_KEY, OWNER, PROGRAM)
+_NO_STEP = bytes(PROCESS_KEY.size)
+LAYOUTS = (FLOW_KEY, PROCESS_KEY, OWNER, PROGRAM, SURROUNDINGS)
 
 
 class FlowFlag(IntFlag):
@@ -104,6 +116,20 @@ class ProgramFlag(IntFlag):
     DELETED = 2  # and leads to that file no longer
     ARGV = 4  # the arguments are known
     ARGV_CUT = 8  # but not all of them
+
+
+class SurroundingsFlag(IntFlag):
+    WHOLE = 1
+
+
+class Counter(IntEnum):
+    """The slots of the map `counts`, as in owner.h."""
+
+    NEW_FLOWS = 0
+    NEW_SOCKETS = 1
+    NEW_PROGRAMS = 2
+    GONE_FLOWS = 3
+    UNTRACKED_CHILDREN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,19 +144,32 @@ class Use:
     cgroup: int
     uid: int
     contested: bool
-    comm: str
+
+
+# How many PID namespaces lie between a process's and ours, if its is not below ours at all.
+NOT_BELOW = 255
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What a process ran when it first used a socket. What is unknown is "" or (), and `complete` False."""
+    """What a process ran, and where, when it first used a socket. What is unknown is "" or (), and `complete` False.
+
+    `pid_depth` counts the PID namespaces from ours down to the process's: 0 is ours, NOT_BELOW none of ours.
+    `mount_namespace` is an inode number, `legacy_cgroup` one of a cgroup v1 hierarchy (0: there is none), `step` a raw
+    process_key, of the first process of this step of a job (b"": none is known).
+    """
 
     exe: str
     argv: tuple[str, ...]
     complete: bool
+    comm: str
+    pid_depth: int
+    mount_namespace: int
+    legacy_cgroup: int
+    step: bytes
 
 
-UNKNOWN_PROGRAM = Program("", (), complete=False)
+UNKNOWN_PROGRAM = Program("", (), False, "", NOT_BELOW, 0, 0, b"")  # noqa: FBT003 - in the order above
 
 
 def flow_key(flow: Flow, *, any_source: bool = False) -> bytes:
@@ -145,20 +184,32 @@ def identity(record: bytes) -> bytes:
 
 
 def read_use(record: bytes) -> Use:
-    process, cookie, used_ns, cgroup, _, uid, flags, comm = OWNER.format.unpack(record)
+    process, cookie, used_ns, cgroup, _, uid, flags = OWNER.format.unpack(record)
     start_ns, _, pid = PROCESS_KEY.format.unpack(process)
-    contested = bool(flags & FlowFlag.CONTESTED)
-    return Use(process, pid, start_ns, cookie, used_ns, cgroup, uid, contested, text(comm.partition(b"\0")[0]))
+    return Use(process, pid, start_ns, cookie, used_ns, cgroup, uid, bool(flags & FlowFlag.CONTESTED))
 
 
 def read_program(record: bytes) -> Program:
-    flags, exe_bytes, argv_bytes, exe, argv = PROGRAM.format.unpack(record)
+    flags, exe_bytes, argv_bytes, depth, mounts, legacy, step, comm, exe, argv = PROGRAM.format.unpack(record)
     whole = flags & ProgramFlag.EXE and flags & ProgramFlag.ARGV and not flags & ProgramFlag.ARGV_CUT
     return Program(
         exe=_path(exe[:exe_bytes], deleted=bool(flags & ProgramFlag.DELETED)) if flags & ProgramFlag.EXE else "",
         argv=arguments(argv[:argv_bytes]) if flags & ProgramFlag.ARGV else (),
         complete=bool(whole),
+        comm=text(comm.partition(b"\0")[0]),
+        pid_depth=depth,
+        mount_namespace=mounts,
+        legacy_cgroup=legacy,
+        step=b"" if step == _NO_STEP else step,
     )
+
+
+def read_surroundings(record: bytes) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """Arguments and environment; None if they are not all there."""
+    flags, argv_bytes, environ_bytes, block = SURROUNDINGS.format.unpack(record)
+    if not flags & SurroundingsFlag.WHOLE:
+        return None
+    return arguments(block[:argv_bytes]), arguments(block[argv_bytes : argv_bytes + environ_bytes])
 
 
 def arguments(block: bytes) -> tuple[str, ...]:

@@ -14,11 +14,15 @@ import struct
 from dataclasses import dataclass
 
 _NUMBERS = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}
-_MAP_LOOKUP, _MAP_UPDATE, _OBJ_GET_INFO, _PROG_QUERY, _LINK_CREATE = 1, 2, 15, 16, 28
+_MAP_LOOKUP, _MAP_UPDATE, _OBJ_GET_INFO, _PROG_QUERY, _TRACEPOINT_OPEN = 1, 2, 15, 16, 17
+_MAP_LOOKUP_BATCH, _LINK_CREATE = 24, 28
+_BATCH = 4096
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _number = _NUMBERS.get(platform.machine(), -1)  # -1 is ENOSYS
 _element = struct.Struct("=I4xQQQ")  # map_fd, key, value, flags
+_batch = struct.Struct("=QQQQIIQQ")  # in_batch, out_batch, keys, values, count, map_fd, elem_flags, flags
+_tracepoint = struct.Struct("=QI4x")  # name, prog_fd
 _link = struct.Struct("=IIII")  # prog_fd, target_fd, attach_type, flags
 _query = struct.Struct("=IIIIQI4x")  # target_fd, attach_type, query_flags, attach_flags, prog_ids, prog_cnt
 _info = struct.Struct("=IIQ")  # bpf_fd, info_len, info
@@ -37,6 +41,7 @@ class Map:
 
     def __init__(self, fd: int) -> None:
         self.shape = _shape(fd)
+        self._fd = fd
         self._key = ctypes.create_string_buffer(self.shape.key_size)
         self._value = ctypes.create_string_buffer(self.shape.value_size)
         element = _element.pack(fd, ctypes.addressof(self._key), ctypes.addressof(self._value), 0)
@@ -47,9 +52,24 @@ class Map:
         self._key.raw = key
         if _libc.syscall(_number, _MAP_LOOKUP, self._attr, _element.size) == 0:
             return self._value.raw
-        if (fault := ctypes.get_errno()) == errno.ENOENT:
-            return None
-        raise OSError(fault, os.strerror(fault), "BPF_MAP_LOOKUP_ELEM")
+        _raise_unless(errno.ENOENT, "BPF_MAP_LOOKUP_ELEM")
+        return None
+
+    def count(self) -> int:
+        """How many entries a hash has now. Meanwhile changed, it may be a few off. Raises OSError."""
+        keys = ctypes.create_string_buffer(self.shape.key_size * _BATCH)
+        values = ctypes.create_string_buffer(self.shape.value_size * _BATCH)
+        cursor = ctypes.create_string_buffer(max(8, self.shape.key_size))
+        found, start, done = 0, 0, False
+        while not done:
+            attr = ctypes.create_string_buffer(
+                _batch.pack(start, *map(ctypes.addressof, (cursor, keys, values)), _BATCH, self._fd, 0, 0),
+                _batch.size,
+            )
+            if done := _libc.syscall(_number, _MAP_LOOKUP_BATCH, attr, len(attr)) < 0:
+                _raise_unless(errno.ENOENT, "BPF_MAP_LOOKUP_BATCH")  # which says that these were the last
+            found, start = found + _batch.unpack(attr.raw)[4], ctypes.addressof(cursor)
+        return found
 
     def put(self, key: bytes, value: bytes) -> None:
         self._key.raw, self._value.raw = key, value
@@ -60,6 +80,13 @@ def link_to_cgroup(program: int, cgroup: int, attach_type: int) -> int:
     """Attach a loaded program to a cgroup2 directory, beside whatever is there, for as long as the returned
     descriptor (or a copy) lives. Raises OSError."""
     return _call(_LINK_CREATE, ctypes.create_string_buffer(_link.pack(program, cgroup, attach_type, 0), _link.size))
+
+
+def trace(program: int, tracepoint: str) -> int:
+    """Run a loaded program at a raw tracepoint for as long as the returned descriptor lives. Raises OSError."""
+    name = ctypes.create_string_buffer(tracepoint.encode())
+    attr = _tracepoint.pack(ctypes.addressof(name), program)
+    return _call(_TRACEPOINT_OPEN, ctypes.create_string_buffer(attr, _tracepoint.size))
 
 
 def programs_at(cgroup: int, attach_type: int) -> tuple[int, ...]:
@@ -77,6 +104,11 @@ def _shape(fd: int) -> MapShape:
     _call(_OBJ_GET_INFO, ctypes.create_string_buffer(_info.pack(fd, len(found), ctypes.addressof(found)), _info.size))
     _, _, *shape = _map_info.unpack(found.raw)
     return MapShape(*shape)
+
+
+def _raise_unless(expected: int, what: str) -> None:
+    if (fault := ctypes.get_errno()) != expected:
+        raise OSError(fault, os.strerror(fault), what)
 
 
 def _call(command: int, attr: ctypes.Array[ctypes.c_char]) -> int:

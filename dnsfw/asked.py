@@ -154,10 +154,10 @@ def _owner(words: Words) -> Owner | None:
         exe=words.exe,
         argv=(words.exe, *words.arg),
         cgroup="" if words.cgroup.startswith("@") else words.cgroup,
-        container="?" if inside else None,
-        image=words.image or None,
-        step=words.step or None,
-        action=words.action or None,
+        container="?" if inside else "",
+        image=words.image,
+        step=words.step,
+        action=words.action,
     )
 
 

@@ -11,9 +11,12 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from dnsfw.errors import SetupError
+
+_CONTROLLERS = ("pids", "memory", "devices", "cpu", "freezer")  # of cgroup v1, each enough to tell a container
 
 
 def parse_mounts(mounts: str) -> Path | None:
@@ -25,9 +28,32 @@ def parse_mounts(mounts: str) -> Path | None:
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class Legacy:
+    """A cgroup v1 hierarchy: one of its controllers, and where it is mounted."""
+
+    controller: str
+    mount: Path
+
+
+def read_mounts() -> str:
+    return Path("/proc/mounts").read_text(encoding="utf-8")
+
+
+def legacy(mounts: str) -> Legacy | None:
+    """The cgroup v1 hierarchy that tells containers apart, in the text of /proc/mounts. Engines put a container into
+    all of them, so the first will do; None where cgroup2 is all there is."""
+    found = {}
+    for line in mounts.splitlines():
+        _, target, kind, options, *_ = line.split(" ")
+        if kind == "cgroup":
+            found.update({option: Path(target) for option in options.split(",") if option in _CONTROLLERS})
+    return next((Legacy(controller, found[controller]) for controller in _CONTROLLERS if controller in found), None)
+
+
 def find_root() -> Path:
     """Where cgroup2 is mounted: /sys/fs/cgroup, or below it on hybrid machines. Raises SetupError."""
-    root = parse_mounts(Path("/proc/mounts").read_text(encoding="utf-8"))
+    root = parse_mounts(read_mounts())
     if root is None:
         raise SetupError(
             "This machine has no cgroup2 mount, so no process can be named as a socket's owner.",

@@ -11,13 +11,10 @@ import time
 from contextlib import ExitStack, nullcontext
 from functools import partial
 
-from bpf.cgroup import CgroupPaths
 from bpf.errors import BpfError
 from bpf.loader import Attached, take_over
-from bpf.owners import Owners, Sources
 from bpf.sockdiag import SockDiag
-from dnsfw import requests
-from dnsfw.cgroups import find_root
+from dnsfw import attribution, requests
 from dnsfw.channel import Channel, Failed, Finish, Finished, JudgeAgain, Listening, Programs, Ready, Renew
 from dnsfw.control.access import Access
 from dnsfw.control.answers import Answers, Identity, InForce, Parts
@@ -88,9 +85,7 @@ class Engine:
         self._links = stack.enter_context(LinkWatch()) if place.network is None and not options.audit else None
         channel.send(Listening(QUEUE, inspected(loaded.policy)))  # the table is made while the compiler works
         attached = stack.enter_context(_programs(channel))
-        attached.watch(self._listeners.port)
-        paths = stack.enter_context(CgroupPaths(find_root()))
-        owners = Owners(Sources(attached, diag, paths))
+        owners = attribution.owners(place, attached, diag, self._listeners.port, stack)
         self._bindings = Bindings()
         self._proxies = Conversations(config.keeper, self._turned)
         self._gate = Gate(

@@ -32,6 +32,7 @@ from dnsfw.channel import (
 )
 from dnsfw.engines import Engine, Engines
 from dnsfw.errors import SetupError
+from dnsfw.extent import extent_of
 from dnsfw.lifecycle import Life, Turn
 from dnsfw.place import PROXY_USER, QUEUE, EngineConfig, GuardOptions, Place, engine_user
 from dnsfw.proxies import Proxy
@@ -52,7 +53,7 @@ class Starting:
     def __init__(self, options: GuardOptions, place: Place, stack: ExitStack) -> None:
         self._place = place
         self._stack = stack
-        self._loading = start_loading(place.cgroup)
+        self._loading = start_loading(place.cgroup, extent_of(place))
         stack.callback(self._loading.close)
         with place.inside():
             listeners = _listen()

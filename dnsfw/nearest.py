@@ -106,7 +106,7 @@ def _fact(key: Key, owner: Owner) -> str | None:
         case Key.USER:
             return str(owner.uid) if owner.uid >= 0 else None
         case Key.CGROUP:
-            return owner.cgroup if owner.container is None else "a container's"
+            return "a container's" if owner.container else owner.cgroup
         case Key.EXE | Key.IMAGE | Key.STEP | Key.ACTION:
             fact: str | None = getattr(owner, key)
             return fact

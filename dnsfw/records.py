@@ -59,7 +59,7 @@ class RuleRecord(msgspec.Struct, frozen=True):
 
 
 class OwnerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The process behind the socket."""
+    """The process behind the socket. Of the last four, what is unknown is left out, as is what there isn't."""
 
     pid: int
     start_time: int
@@ -68,6 +68,10 @@ class OwnerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     argv: tuple[str, ...]
     cgroup: str
     complete: bool = True
+    container: str = ""
+    image: str = ""
+    step: str = ""
+    action: str = ""
 
 
 class SpentRecord(msgspec.Struct, frozen=True):
@@ -170,7 +174,8 @@ def _ends(flow: Flow) -> tuple[int, str, int, str, int]:
 
 
 def _owner(owner: Owner) -> OwnerRecord:
-    return OwnerRecord(owner.pid, owner.start_time, owner.uid, owner.exe, owner.argv, owner.cgroup, owner.complete)
+    known = (owner.pid, owner.start_time, owner.uid, owner.exe, owner.argv, owner.cgroup, owner.complete)
+    return OwnerRecord(*known, owner.container or "", owner.image or "", owner.step or "", owner.action or "")
 
 
 def _spent(spent: Spent) -> SpentRecord:

@@ -64,6 +64,9 @@ class Key(StrEnum):
     ACTION = "action"
 
 
+_SURROUNDINGS = (Key.IMAGE, Key.STEP, Key.ACTION)  # known or not by themselves, whatever is known of the process
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """Where a rule was written. `line` and `column` count from 1; `text` is the line as it stands in the file."""
@@ -96,17 +99,21 @@ class Attribute:
         """Does the owner meet this condition? None where the owner's facts don't tell."""
         if self.key is Key.CGROUP and self.value.startswith("@"):
             return self._kind(owner)
-        if any(self._fits(fact) for fact in self._facts(owner)):
+        facts = self._facts(owner)
+        if facts is None:
+            return None
+        if any(self._fits(fact) for fact in facts):
             return True
-        return False if owner.complete else None
+        return False if owner.complete or self.key in _SURROUNDINGS else None
 
     def _kind(self, owner: Owner) -> bool | None:
         """`@host`, `@container` and `@docker`: told by what attribution found, never by the cgroup's spelling."""
-        if owner.container is None and not owner.complete:
+        if owner.container is None:
             return None
-        return (owner.container is None) == (self.value == "@host")
+        return (owner.container == "") == (self.value == "@host")
 
-    def _facts(self, owner: Owner) -> tuple[str, ...]:
+    def _facts(self, owner: Owner) -> tuple[str, ...] | None:
+        """What the owner has that could fit; None if that isn't known at all."""
         match self.key:
             case Key.ARG:
                 here = self.position
@@ -114,7 +121,7 @@ class Attribute:
             case Key.USER:
                 return (str(owner.uid),)
         fact = getattr(owner, self.key)
-        return () if fact is None else (fact,)
+        return None if fact is None else (fact,)
 
     def _fits(self, fact: str) -> bool:
         if not fact:

@@ -82,7 +82,9 @@ class Owner:
     """The process behind a socket, as it was when the socket spoke.
 
     `start_time` is in clock ticks since boot (proc(5), /proc/PID/stat field 22): with `pid` it names one process
-    for ever. `complete` is False where some facts could no longer be read; what is unknown is "" or None.
+    for ever. `complete` is False where some facts of the process itself could no longer be read: of `exe`, `argv` and
+    `cgroup` "" is unknown then. Of where it runs (`container`, `image`, `step`, `action`) None is unknown, and "" says
+    for sure that there is none.
     """
 
     pid: int

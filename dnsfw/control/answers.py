@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
 from typing import Final, Protocol
 
-from bpf.owners import Owners
+from bpf.source import OwnerSource
 from dnsfw import __version__
 from dnsfw.control import messages as m
 from dnsfw.journal import Journal
@@ -27,7 +27,6 @@ from resolver.upstreams import Standing
 _DENIALS: Final = 10
 _BINDINGS: Final = 5_000
 _FLOWS: Final = 1_000
-_OWNER_SOURCE: Final = "BPF on the cgroup's sockets"
 
 
 class Orders(Protocol):
@@ -73,7 +72,7 @@ class Parts:
     journal: Journal
     resolver: Resolver
     recent: Recent
-    owners: Owners
+    owners: OwnerSource
     bindings: Bindings
     load: LoadFile
     policy: InForce
@@ -127,7 +126,7 @@ class Answers:
             denials=tuple(map(_denial, parts.tally.most(_DENIALS))),
             resolver=asdict(parts.resolver.counters),
             queue=m.QueueState(load.waiting, load.lost),
-            owners=m.OwnersState(_OWNER_SOURCE, dict(parts.owners.counts)),
+            owners=m.OwnersState(parts.owners.attribution.value, dict(parts.owners.counts), parts.owners.evicted()),
             bindings=m.BindingsState(len(parts.bindings), parts.bindings.evicted),
             upstreams=tuple(map(_upstream, parts.resolver.standings())),
             journal=parts.journal.state(),

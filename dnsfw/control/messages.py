@@ -95,10 +95,11 @@ class QueueState(msgspec.Struct, frozen=True):
 
 
 class OwnersState(msgspec.Struct, frozen=True):
-    """Where owners come from, and how many look-ups ended how."""
+    """Where owners come from, how many look-ups ended how, and how many records each bounded table has lost."""
 
     source: str
     counts: dict[str, int]
+    evicted: dict[str, int]
 
 
 class BindingsState(msgspec.Struct, frozen=True):

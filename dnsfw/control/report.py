@@ -33,7 +33,8 @@ def status(report: m.StatusReport, now: datetime) -> Iterator[str]:
         yield f"  upstream    {upstream.server} {upstream.state}{rtt}"
     yield f"  bindings    {report.bindings.addresses} addresses, {report.bindings.evicted} pushed out early"
     owners = ", ".join(f"{count} {kind}" for kind, count in sorted(report.owners.counts.items())) or "none asked for"
-    yield f"  owners      {report.owners.source}: {owners}"
+    lost = ", ".join(f"{count} {table}" for table, count in report.owners.evicted.items() if count)
+    yield f"  owners      {report.owners.source}: {owners}{f'; pushed out early: {lost}' if lost else ''}"
     yield from _journal(report.journal)
     yield f"  lockdown    {', '.join(report.lockdown) or 'none'}"
     yield f"  was down    {_lives(report.lives, now)}"

@@ -204,7 +204,7 @@ def shared_bed() -> Iterator[Bed]:
         attached.watch(RESOLVER_PORT)
         diag = stack.enter_context(_diag_in(netns))
         cgroups = stack.enter_context(CgroupPaths(cgroup2_mount()))
-        sources = Sources(attached, diag, cgroups)
+        sources = Sources(attached, diag, cgroups, mount_namespace=Path("/proc/self/ns/mnt").stat().st_ino)
         yield Bed(cgroup, netns, sources, Owners(sources))
 
 

@@ -94,7 +94,7 @@ SHORTER = replace(records.PROGRAM, fields=records.PROGRAM.fields[:-1])
 )
 def test_a_fault_is_one_sentence_and_attaches_nothing(cgroup: Path, toolchain: Toolchain, complaint: str) -> None:
     with pytest.raises(BpfError) as failure:
-        start_loading(cgroup, toolchain).finish(20)
+        start_loading(cgroup, toolchain=toolchain).finish(20)
     assert complaint in str(failure.value)
     assert "\n" not in str(failure.value)
     assert attached_to(cgroup) == [0] * len(HOOKS)

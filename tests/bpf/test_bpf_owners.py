@@ -68,6 +68,8 @@ def facts(speaker: Speaker, bed: Bed) -> Owner:
         argv=tuple((process / "cmdline").read_text().removesuffix("\0").split("\0")),
         cgroup="/" + bed.cgroup.name,
         comm=(process / "comm").read_text().rstrip("\n"),
+        container="",
+        image="",
     )
 
 
@@ -267,12 +269,6 @@ def test_a_flow_that_nobody_sent_is_unknown(bed: Bed, flow: Flow) -> None:
     assert bed.owners.of(flow) is None
 
 
-def test_without_bpf_everybody_is_unknown() -> None:
-    owners = Owners(None)
-    assert owners.of(Flow(Proto.TCP, address("10.9.9.1"), 1, address("198.51.100.7"), 1)) is None
-    assert owners.counts == {"unknown": 1}
-
-
 # bash makes a socket by itself, and is one file that can be copied: program, then what it does first, then arguments.
 ODD_PROGRAMS = {
     "moved": ("here", 'mv "$BASH" "$BASH.moved"', []),
@@ -393,7 +389,7 @@ def test_what_is_too_long_is_said_to_be_incomplete(bed: Bed, tmp_path: Path, nam
 def test_a_cgroup_s_name_of_any_bytes_is_text() -> None:
     """It goes into the journal, which is UTF-8."""
     with own_cgroup("\udcff") as cgroup, CgroupPaths(cgroup2_mount()) as paths:
-        path = paths.path(cgroup.stat().st_ino)
+        path = paths.place(cgroup.stat().st_ino).path
     assert path.encode() == f"/dnsfw-test-{os.getpid()}-\\xff".encode()
 
 

@@ -38,7 +38,7 @@ def test_flow_key_is_in_network_order_and_ipv4_is_mapped(flow: Flow, any_source:
 
 
 def test_layouts_have_the_sizes_of_owner_h() -> None:
-    assert [layout.size for layout in records.LAYOUTS] == [40, 24, 80, 1804]
+    assert [layout.size for layout in records.LAYOUTS] == [40, 24, 64, 1864, 32784]
 
 
 def test_assertions_name_every_field() -> None:
@@ -63,7 +63,7 @@ def test_assertions_name_every_field() -> None:
     ids=["plain", "deleted", "empty", "no path", "no arguments", "cut", "empty arguments", "not UTF-8"],
 )
 def test_a_program_as_read(flags: int, exe: bytes, argv: bytes, expected: tuple[str, tuple[str, ...], bool]) -> None:
-    raw = records.PROGRAM.format.pack(flags, len(exe), len(argv), exe, argv)
+    raw = records.PROGRAM.format.pack(flags, len(exe), len(argv), 0, 1, 0, bytes(24), b"x", exe, argv)
     program = records.read_program(raw)
     assert (program.exe, program.argv, program.complete) == expected
 
@@ -71,16 +71,32 @@ def test_a_program_as_read(flags: int, exe: bytes, argv: bytes, expected: tuple[
 @given(st.binary(min_size=records.PROGRAM.size, max_size=records.PROGRAM.size))
 def test_any_program_record_becomes_text_that_json_carries(raw: bytes) -> None:
     program = records.read_program(raw)
-    json.dumps([program.exe, program.argv]).encode()
+    json.dumps([program.exe, program.argv, program.comm]).encode()
+    assert "\0" not in program.comm
     assert program.exe == "" or program.exe.startswith("/")
 
 
 @given(st.binary(min_size=records.OWNER.size, max_size=records.OWNER.size))
 def test_any_owner_record_is_read(raw: bytes) -> None:
     use = records.read_use(raw)
-    json.dumps(use.comm).encode()
     assert raw.startswith(use.process)
-    assert "\0" not in use.comm
+
+
+@given(st.binary(max_size=100))
+def test_any_record_of_surroundings_is_read(start: bytes) -> None:
+    raw = b"\0" + start.ljust(records.SURROUNDINGS.size - 1, b"x")
+    assert records.read_surroundings(raw) is None
+    raw = b"\1" + raw[1:]
+    given = records.read_surroundings(raw)
+    assert given is None or raw[0] & 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"), [(1, (("sh", "-e"), ("A=1", "B="))), (0, None)], ids=["whole", "not whole"]
+)
+def test_surroundings_as_read(flags: int, expected: tuple[tuple[str, ...], tuple[str, ...]] | None) -> None:
+    raw = records.SURROUNDINGS.format.pack(flags, 6, 7, b"sh\0-e\0A=1\0B=\0and more")
+    assert records.read_surroundings(raw) == expected
 
 
 @given(st.lists(st.binary(max_size=9).filter(lambda part: b"\0" not in part), min_size=1, max_size=5))

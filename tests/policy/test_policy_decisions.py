@@ -3,7 +3,8 @@
 A block is a policy, `---`, then cases; `===` ends it. A case is `SUBJECT [FACT…] => ACTION REASON [LINE]`, LINE being
 that of the rule in its block. Subjects: `dns:NAME`, `tcp://ADDR:PORT`, `udp://…`, `icmp://ADDR`, `proto132://…` and
 `METHOD URL`. Facts: `names=a,b`, `at=ADDR` (of a request, 192.0.2.1 unless said) and the owner's: `exe= arg= uid=
-cgroup= container= image= step= action=`; with none of those the owner is unknown.
+cgroup= container= image= step= action=`; with none of those the owner is unknown. Of the last four, `?` is unknown and
+what isn't said isn't there.
 """
 
 from __future__ import annotations
@@ -54,6 +55,10 @@ def subject(text: str, at: str) -> Subject:
     return Request(where, scheme, host, method, slash + path)
 
 
+def known(fact: str) -> str | None:
+    return None if fact == "?" else fact
+
+
 def owner(facts: dict[str, str]) -> Owner | None:
     if not facts:
         return None
@@ -64,10 +69,10 @@ def owner(facts: dict[str, str]) -> Owner | None:
         exe=facts.get("exe", "/usr/bin/true"),
         argv=tuple(facts.get("arg", "true").split(",")),
         cgroup=facts.get("cgroup", "/user.slice"),
-        container=facts.get("container"),
-        image=facts.get("image"),
-        step=facts.get("step"),
-        action=facts.get("action"),
+        container=known(facts.get("container", "")),
+        image=known(facts.get("image", "")),
+        step=known(facts.get("step", "")),
+        action=known(facts.get("action", "")),
         complete="incomplete" not in facts,
     )
 

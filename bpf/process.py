@@ -1,0 +1,139 @@
+"""What /proc says of a process.
+
+Law: the only file that reads /proc/PID. Facts belong to one moment: they are read until two readings in a row agree, of
+a process that has the same start time before and after; what never holds still is said to be incomplete (proc(5)).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from bpf.records import arguments, text
+
+_ARGV_BYTES = 1024  # as owner.h: what follows is cut, and said to be
+_READINGS = 4
+_GENERATIONS = 64  # of ancestors that are looked at
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """/proc/PID/stat, in part: `start_time` is in clock ticks since boot, so that with `pid` it names one process."""
+
+    pid: int
+    comm: str
+    parent: int
+    start_time: int
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process at one moment. `cgroups` are its paths by hierarchy, a cgroup v1 controller's or "" for cgroup2;
+    `namespaces` the inode numbers of its "pid", "mnt" and "user" namespaces. What can't be read is "" or missing."""
+
+    stat: Stat
+    uid: int
+    exe: str
+    argv: tuple[str, ...]
+    cgroups: tuple[tuple[str, str], ...]
+    namespaces: tuple[tuple[str, int], ...]
+    complete: bool
+
+    def cgroup(self, controller: str) -> str:
+        return dict(self.cgroups).get(controller, "")
+
+    def namespace(self, kind: str) -> int | None:
+        return dict(self.namespaces).get(kind)
+
+
+def read_stat(pid: int) -> Stat | None:
+    """None if there is no such process."""
+    raw = _read(pid, "stat")
+    name, end, rest = raw.partition(b"(")[2].rpartition(b")")
+    fields = rest.split()
+    if not end or len(fields) < 20:
+        return None
+    return Stat(pid, text(name), int(fields[1]), int(fields[19]))  # fields 4 and 22
+
+
+def ancestors(pid: int) -> Iterator[Stat]:
+    """A process and those above it, nearest first, as far as they can be seen."""
+    for _ in range(_GENERATIONS):
+        stat = read_stat(pid)
+        if stat is None:
+            return
+        yield stat
+        pid = stat.parent
+
+
+def read_process(pid: int) -> Process | None:
+    """None if it is gone, or another one has its number by now."""
+    readings = (_reading(pid) for _ in range(_READINGS))
+    last = None
+    for one, other in pairwise(readings):
+        if one is None or other is None:
+            return None
+        if one == other:
+            return one
+        last = other
+    return None if last is None else _doubtful(last)
+
+
+def _doubtful(process: Process) -> Process:
+    return Process(process.stat, process.uid, "", (), process.cgroups, process.namespaces, complete=False)
+
+
+def _reading(pid: int) -> Process | None:
+    before = read_stat(pid)
+    exe, argv, uid = _exe(pid), _read(pid, "cmdline", _ARGV_BYTES + 1), _uid(_read(pid, "status"))
+    cgroups, namespaces = tuple(_cgroups(_read(pid, "cgroup"))), tuple(_namespaces(pid))
+    after = read_stat(pid)
+    if before is None or after is None or before.start_time != after.start_time or uid is None:
+        return None
+    whole = bool(exe) and len(argv) <= _ARGV_BYTES and len(namespaces) == len(_KINDS)
+    return Process(after, uid, exe, arguments(argv[:_ARGV_BYTES]), cgroups, namespaces, complete=whole)
+
+
+def _read(pid: int, name: str, most: int = 1 << 16) -> bytes:
+    """b"" if it can't be read: gone, or not ours to see."""
+    try:
+        with Path(f"/proc/{pid}/{name}").open("rb") as file:
+            return file.read(most)
+    except OSError:
+        return b""
+
+
+def _exe(pid: int) -> str:
+    try:
+        return text(os.fsencode(Path(f"/proc/{pid}/exe").readlink()))
+    except OSError:  # a kernel thread, a zombie, or not ours to see
+        return ""
+
+
+def _uid(status: bytes) -> int | None:
+    for line in status.splitlines():
+        if line.startswith(b"Uid:"):
+            return int(line.split()[1])  # the real one, as BPF has it
+    return None
+
+
+def _cgroups(lines: bytes) -> Iterator[tuple[str, str]]:
+    for line in lines.splitlines():
+        number, _, rest = line.partition(b":")
+        controllers, _, path = rest.partition(b":")
+        for controller in controllers.split(b",") if number != b"0" else (b"",):
+            yield text(controller), text(path)
+
+
+_KINDS = ("pid", "mnt", "user")
+
+
+def _namespaces(pid: int) -> Iterator[tuple[str, int]]:
+    for kind in _KINDS:
+        try:
+            yield kind, Path(f"/proc/{pid}/ns/{kind}").stat().st_ino
+        except OSError:
+            return

@@ -14,7 +14,7 @@ from dnsfw import workflow
 from dnsfw.dump import as_json as dumped
 from dnsfw.errors import UsageError
 from dnsfw.finding import Derived, Finding, Report, Severity, as_github, as_json, as_text, at, error
-from dnsfw.policies import Library, Surroundings, bounded, parse_policy, unenforceable, untold
+from dnsfw.policies import Library, Surroundings, bounded, parse_policy, untold
 from dnsfw.surprises import headers, surprises
 from dnsfw.terminal import answer
 from policy import Policy, PolicyInvalid, Source
@@ -133,10 +133,6 @@ def _check_one(draft: Draft, surroundings: Surroundings) -> Checked:
 
 def _refused(policy: Policy) -> Iterator[Finding]:
     """What enforcing would refuse of a valid policy, said once."""
-    rules = unenforceable(policy)
-    if rules:
-        reason = "`dnsfw run` and `dnsfw up` refuse a policy with URL rules: they can't be enforced yet"
-        yield at(rules[0].source, Severity.WARNING, reason, "a host rule allows the whole host")
     rules = untold(policy)
     if rules:
         reason = "`dnsfw run` and `dnsfw up` refuse a policy with such an attribute: it can't be told of a process yet"

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from dnsfw.errors import UsageError
 from dnsfw.privilege import User
-from policy import Attribute, Key, Kind, Policy, PolicyInvalid, PolicySyntaxError, Rule
+from policy import Attribute, Key, Policy, PolicyInvalid, PolicySyntaxError, Rule
 from policy.parse import TEXT_LIMIT, parse
 
 DEFAULT = Path("dnsfw.policy")
@@ -111,7 +111,6 @@ def load_policy(path: Path | None, surroundings: Surroundings) -> Loaded:
     if path is None:
         return Loaded(Policy(()))
     loaded = _loaded(path, surroundings)
-    _refuse_urls(loaded.policy)
     _refuse_untold(loaded.policy)
     return loaded
 
@@ -163,11 +162,6 @@ def _told(path: Path, errors: tuple[PolicySyntaxError, ...]) -> str:
     return "\n".join(lines)
 
 
-def unenforceable(policy: Policy) -> list[Rule]:
-    """Rules that look at URLs need the proxy, which isn't built yet: refused, not ignored."""
-    return [rule for rule in policy.rules if rule.kind is Kind.URL]
-
-
 def untold(policy: Policy) -> list[Rule]:
     """Rules about what attribution doesn't find out yet. One that denies would deny nothing: refused, not ignored."""
     return [rule for rule in policy.rules if any(_is_untold(attribute) for attribute in rule.who)]
@@ -186,13 +180,4 @@ def _refuse_untold(policy: Policy) -> None:
         raise UsageError(
             f"Containers, images, steps and actions can't be told yet ({places}).",
             "Leave those rules out, or name the program: exe=, arg=, user=, cgroup=PATH",
-        )
-
-
-def _refuse_urls(policy: Policy) -> None:
-    urls = unenforceable(policy)
-    if urls:
-        places = ", ".join(str(rule.source) for rule in urls[:5])
-        raise UsageError(
-            f"Rules with URLs can't be enforced yet ({places}).", "Write a host rule instead: it allows the whole host."
         )

@@ -19,6 +19,7 @@ from dnsfw.playground import atlas
 from dnsfw.playground.control import Message, answer_questions
 from dnsfw.playground.relay import DatagramForwarder, relay
 
+SYSTEM_ROOTS = Path("/etc/ssl/certs/ca-certificates.crt")  # Debian's and Ubuntu's; on the laptop, with one root more
 HELPER_SOCKET = "helper.sock"  # in the playground's directory; as an abstract socket, its whole path
 
 
@@ -79,6 +80,8 @@ def main(arguments: list[str]) -> None:
     private_mounts()
     for name in ("resolv.conf", "hosts", "nsswitch.conf"):
         bind(str(directory / name), f"/etc/{name}")
+    if SYSTEM_ROOTS.exists():
+        bind(str(directory / SYSTEM_ROOTS.name), str(SYSTEM_ROOTS.resolve()))
     asyncio.run(run(directory, stub="--stub" in arguments))
 
 

@@ -25,6 +25,7 @@ from dnsfw.playground import atlas
 from dnsfw.playground.arrival import Arrival
 from dnsfw.playground.certificates import make_certificates
 from dnsfw.playground.control import PACKAGE_ROOT, Child, PlaygroundError
+from dnsfw.playground.laptop import SYSTEM_ROOTS
 from dnsfw.playground.wire import wire_up
 
 __all__ = ["Playground", "PlaygroundError", "Setting"]
@@ -159,6 +160,8 @@ class Playground:
             names += [site, f"*.{site}"]
         addresses = (address for place in (*atlas.GOOD_PLACES, *atlas.EVIL_PLACES) for address in place.addresses)
         make_certificates(self.directory, [f"DNS:{name}" for name in names] + [f"IP:{one}" for one in addresses])
+        if SYSTEM_ROOTS.exists():
+            (self.directory / SYSTEM_ROOTS.name).write_bytes(SYSTEM_ROOTS.read_bytes() + self.authority.read_bytes())
         resolver = atlas.STUB_RESOLVER if self._setting.stub_resolver else atlas.UPSTREAM.v4
         (self.directory / "resolv.conf").write_text(f"nameserver {resolver}\n", encoding="ascii")
         (self.directory / "hosts").write_text("127.0.0.1 localhost\n::1 localhost\n", encoding="ascii")

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dnsfw.cgroups import own_directory, parse_mounts
-from dnsfw.channel import Failed, Finish, Finished, Listening, Message, channel_pair
+from dnsfw.channel import Failed, Finish, Finished, Listening, Message, Serving, Turned, channel_pair
 from dnsfw.command import guarded_resolv_conf
 from dnsfw.errors import EXIT_USAGE, SetupError, UsageError
+from dnsfw.lifecycle import Life, Turn
 from dnsfw.policies import Surroundings, load_policy
 from dnsfw.privilege import ROOT, User, calling_user
 
@@ -99,8 +100,11 @@ def test_a_caller_that_can_not_be(variable: str, text: str) -> None:
         calling_user({"SUDO_UID": "54321", variable: text})
 
 
+_texts = st.lists(st.text(max_size=20), max_size=5).map(tuple)
 messages = st.one_of(
-    st.builds(Listening, st.integers(0, 0xFFFF), st.integers(0, 0xFFFF)),
+    st.builds(Listening, st.integers(0, 0xFFFF), _texts),
+    st.builds(Serving, st.dictionaries(st.text(max_size=9), st.text(max_size=9)), st.just((("/a", "/b"),))),
+    st.builds(Turned, st.builds(Life, st.sampled_from(Turn), st.floats(0, 2e9), st.just("proxy"), st.text(), _texts)),
     st.builds(Failed, st.text(max_size=200), st.text(max_size=200), st.integers(0, 255)),
     st.just(Finish()),
     st.builds(Finished, st.integers(0), st.text(max_size=500)),
@@ -175,11 +179,4 @@ def test_rules_about_what_nobody_tells_are_refused(tmp_path: Path, who: str) -> 
     policy = tmp_path / "policy"
     policy.write_text(f"example.com exe=/usr/bin/git cgroup=@host\n!evil.test {who}\n")
     with pytest.raises(UsageError, match=r"can't be told yet .*:2"):
-        load_policy(policy, SURROUNDINGS)
-
-
-def test_url_rules_are_refused_until_they_can_be_enforced(tmp_path: Path) -> None:
-    policy = tmp_path / "policy"
-    policy.write_text("https://api.github.com/repos/*\n")
-    with pytest.raises(UsageError, match=r"Rules with URLs can't be enforced yet .*:1"):
         load_policy(policy, SURROUNDINGS)

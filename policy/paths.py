@@ -7,8 +7,10 @@ guesses. Case counts, the query doesn't belong here.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from urllib.parse import unquote
 
 from policy.names import glob
 
@@ -16,6 +18,7 @@ _ALLOWED = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*")  # RFC 3986 section 3
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})?")
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")  # RFC 3986 section 2.3
 _TROUBLE = frozenset("/\\%?#") | {chr(code) for code in (*range(0x20), 0x7F)}
+_FOLDED = _TROUBLE | {".", ";"}
 
 
 class AmbiguousPathError(ValueError):
@@ -27,7 +30,8 @@ def canonical(raw: str) -> str:
 
     Unreserved octets are decoded and other escapes get upper case (RFC 3986 section 6.2.2).
     Raises AmbiguousPathError for what servers undo differently: dot segments (`..;` too), empty segments, backslashes,
-    control characters, and an escaped slash, backslash, percent, question or hash sign.
+    control characters, an escaped slash, backslash, percent, question or hash sign, escaped octets that are not UTF-8
+    (an overlong slash, say), and characters that some fold into those (a fullwidth slash).
     """
     if not _ALLOWED.fullmatch(raw):
         raise AmbiguousPathError("a path starts with / and has only the characters of RFC 3986 section 3.3")
@@ -36,7 +40,22 @@ def canonical(raw: str) -> str:
         raise AmbiguousPathError("an empty segment: some servers drop it")
     if "/." in path and any(_stem(segment) in {".", ".."} for segment in path.split("/")):
         raise AmbiguousPathError("a dot segment: some servers resolve it")
+    if "%" in path:
+        _readable(path)
     return path
+
+
+def _readable(path: str) -> None:
+    """What is escaped must be text that stays what it is (RFC 3629 section 10, Unicode Standard Annex #15)."""
+    try:
+        text = unquote(path, errors="strict")
+    except UnicodeDecodeError:
+        raise AmbiguousPathError(
+            "escaped octets that are not UTF-8: some servers make a slash or a dot of them"
+        ) from None
+    for char in text:
+        if not char.isascii() and not _FOLDED.isdisjoint(unicodedata.normalize("NFKC", char)):
+            raise AmbiguousPathError(f"{unicodedata.name(char, 'a character')}: some servers make another of it")
 
 
 def _escape(found: re.Match[str]) -> str:

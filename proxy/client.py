@@ -150,9 +150,8 @@ class Client:
         request = flow.request
         raw = request.data
         scheme = "https" if flow.client_conn.tls else "http"
-        named = b"" if request.is_http2 else raw.scheme
         try:
-            line = read_head(Head(raw.method, named, raw.authority, raw.path, raw.headers.fields), scheme)
+            line = read_head(Head(raw.method, raw.authority, raw.path, raw.headers.fields))
         except UnreadableError as error:
             return await self._means.questions.ask(Unreadable(self._number, str(error)))
         return await self._means.questions.ask(Asked(self._number, scheme, line.host, line.method, line.path))

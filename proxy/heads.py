@@ -22,11 +22,10 @@ class UnreadableError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """As received. `scheme` and `authority` are the target's (absolute form) or HTTP/2's; b"" where there are none.
-    `target` is the path with its query."""
+    """As received. `authority` is the target's (absolute form) or HTTP/2's, b"" where there is none; `target` the path
+    with its query. A scheme said there is passed over: the connection has one, and that is what the server hears."""
 
     method: bytes
-    scheme: bytes
     authority: bytes
     target: bytes
     fields: Sequence[tuple[bytes, bytes]]
@@ -41,12 +40,10 @@ class Line:
     path: str
 
 
-def read_head(head: Head, scheme: str) -> Line:
-    """`scheme` is that of the connection. Raises UnreadableError."""
+def read_head(head: Head) -> Line:
+    """Raises UnreadableError."""
     if not _TOKEN.fullmatch(head.method):
         raise UnreadableError(f"not a method: {_shown(head.method)}")
-    if head.scheme and head.scheme.lower() != scheme.encode():
-        raise UnreadableError(f"scheme {_shown(head.scheme)} on a connection for {scheme}")
     for name, value in head.fields:
         if _UNSAFE.search(name) or _UNSAFE.search(value):
             raise UnreadableError(f"a line break or NUL in the field {_shown(name)}")

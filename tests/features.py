@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -79,10 +80,19 @@ _PROBES: dict[str, Callable[[], bool]] = {
 ALL = tuple(_PROBES)
 
 
+def nginx() -> str | None:
+    """The program, which isn't in every PATH."""
+    unpacked = Path(__file__).parents[1] / ".setup/nginx/usr/sbin"  # by scripts/setup.sh
+    return shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:{unpacked}")
+
+
+_PROGRAMS: dict[str, Callable[[], bool]] = {"nginx": lambda: nginx() is not None}  # named by the tests that want one
+
+
 @functools.cache
 def present(feature: str) -> bool:
-    """Whether this machine has `feature`, one of ALL. Raises KeyError for another word."""
-    return _PROBES[feature]()
+    """Whether this machine has `feature`, one of ALL or a program. Raises KeyError for another word."""
+    return (_PROBES | _PROGRAMS)[feature]()
 
 
 def missing(features: Iterable[str]) -> list[str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dnsfw.gate import Gate
-from dnsfw.journal import Entry
+from dnsfw.records import Entry
 from dnsfw.namespaces import NetworkNamespace
 from dnsfw.playground.certificates import Certificates, make_certificates
 from dnsfw.requests import answer
@@ -46,11 +45,6 @@ table inet steer {{
   }}
 }}
 """
-
-
-def nginx_program() -> str | None:
-    """Where it is, if it is."""
-    return shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
 
 @dataclass(slots=True)
@@ -128,10 +122,9 @@ def built(directory: Path, policy: str, hosts: dict[str, dict[int, str]], inspec
             _ip("".join(f"addr add {ip} dev lo {'nodad' if ':' in ip else ''}\n" for ip in at))
         bed = Bed(inside, outside, directory, hosts)
         ours, theirs = socket.socketpair()
-        with ours:
-            stack.enter_context(_gate(ours, policy, bed))
-            stack.enter_context(_proxy(theirs, inspected, bed))
-            yield bed
+        stack.enter_context(_gate(stack.enter_context(ours), policy, bed))
+        stack.enter_context(_proxy(theirs, inspected, bed))
+        yield bed
 
 
 def certificates(directory: Path, hosts: dict[str, dict[int, str]]) -> Certificates:

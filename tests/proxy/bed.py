@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dnsfw.gate import Gate
-from dnsfw.records import Entry
 from dnsfw.namespaces import NetworkNamespace
 from dnsfw.playground.certificates import Certificates, make_certificates
+from dnsfw.records import Entry
 from dnsfw.requests import answer
 from policy import Bindings, Owner, address
 from policy.parse import parse

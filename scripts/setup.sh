@@ -4,6 +4,7 @@
 #
 #   scripts/setup.sh          what dnsfw and its tests need
 #   scripts/setup.sh bench    also the programs that bench/ compares it with
+#   scripts/setup.sh guard    only what dnsfw needs to run
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/python.sh
@@ -12,12 +13,19 @@ packages=(
   python3-bpfcc            # bcc: owners of sockets, by BPF
   nftables iptables        # the ruleset; the queue hand-over where nft lacks `queue`
   iproute2                 # interfaces, addresses and routes of namespaces
-  openssl                  # certificates of the demo's little internet
-  curl                     # the tests' web client
   gcc libc6-dev            # NetfilterQueue compiles, against
   libnetfilter-queue-dev libnfnetlink-dev
 )
-[ "${1:-}" != bench ] || packages+=(dnsmasq-base dnsperf)
+tested_with=(
+  openssl                  # certificates of the demo's little internet
+  curl                     # the tests' web client
+)
+locks=(build.lock run.lock dev.lock)
+case ${1:-} in
+  guard) locks=(build.lock run.lock) ;;
+  bench) packages+=("${tested_with[@]}" dnsmasq-base dnsperf) ;;
+  *) packages+=("${tested_with[@]}") ;;
+esac
 
 log=.setup/log
 stamp=.venv/dnsfw-setup  # what .venv was made of; written last, so a half-made one has none
@@ -53,7 +61,9 @@ as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 update_lists() { as_root apt-get update -q || true; }
 
 install_packages() {
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes -q --no-install-recommends "$@"
+  local keep=()  # $ARCHIVES: where the packages' files are looked for, and left
+  [ -z "${ARCHIVES:-}" ] || keep=(-o "Dir::Cache::Archives=$ARCHIVES" -o APT::Keep-Downloaded-Packages=true)
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes -q --no-install-recommends "${keep[@]}" "$@"
 }
 
 distribution_has_python() {
@@ -83,7 +93,7 @@ install_missing() {
 # Steps are joined by &&: where a function's status is looked at (`step`), bash ignores `set -e` inside it.
 
 environment_key() {
-  sha256sum requirements/{build,run,dev}.lock scripts/setup.sh scripts/python.sh
+  sha256sum "${locks[@]/#/requirements/}" scripts/setup.sh scripts/python.sh
   echo "$PWD ${PYTHON:-}"
 }
 
@@ -106,8 +116,8 @@ pip() { PIP_USER=0 .venv/bin/python -I -m pip --disable-pip-version-check --no-i
 
 make_environment() {
   "$1" -I -m venv --clear .venv &&
-  pip install --require-hashes -r requirements/build.lock &&
-  pip install --require-hashes --no-build-isolation -r requirements/run.lock -r requirements/dev.lock
+  pip install --require-hashes -r "requirements/${locks[0]}" &&
+  pip install --require-hashes --no-build-isolation $(printf -- "-r requirements/%s " "${locks[@]:1}")
 }
 
 install_project() {
@@ -154,7 +164,7 @@ main() {
     environment_key >"$stamp"
   fi
   project_is_installed || step "dnsfw itself, editable: .venv/bin/dnsfw" install_project || fail "see above"
-  action_lint_is_installed || step "ESLint for action/ (npm ci)" install_action_lint || fail "see above"
+  [ "${1:-}" = guard ] || action_lint_is_installed || step "ESLint for action/ (npm ci)" install_action_lint || fail "see above"
 }
 
-main
+main "$@"

@@ -82,7 +82,7 @@ class Journal:
     def state(self) -> JournalState:
         """For `dnsfw status`."""
         trouble = self.trouble if self.failing or self.lost else ""
-        return JournalState(self._path, self.written, self.folded, self.lost, trouble)
+        return JournalState(self._path, self.written, self.folded, self.lost, trouble, self.failing)
 
     def start(self) -> None:
         """Begin writing; entries taken before are waiting."""

@@ -6,7 +6,7 @@ Law: passes on. What the supervisor alone may do goes to it over the channel; th
 from __future__ import annotations
 
 from dnsfw.channel import Channel, Wanted
-from dnsfw.control.messages import Accepted, HealthReport, MetricsReport, ReloadReport
+from dnsfw.control.messages import Accepted, HealthReport, ReloadReport
 from dnsfw.errors import DnsfwError
 
 
@@ -29,6 +29,3 @@ class Orders:
 
     async def health(self) -> HealthReport:
         raise DnsfwError("This guard can't try itself.")
-
-    async def metrics(self) -> MetricsReport:
-        raise DnsfwError("This guard keeps no metrics.")

@@ -5,6 +5,7 @@ Law: bounded and cheap to feed from a packet's path; rendering is pure text.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -31,16 +32,20 @@ class Denial:
 @dataclass(slots=True)
 class Tally:
     """Counts since the start. `denials` forgets the least recent kind when full; `denied` counts them all. `reached`
-    counts allowed flows by host, which is the name that a rule was reached by, or an address."""
+    counts allowed flows by host, which is the name that a rule was reached by, or an address; `kinds` counts all, by
+    the subject's type, the action and the reason."""
 
     allowed: int = 0
     denied: int = 0
     faults: int = 0
     denials: LRUCache[_Key, Denial] = field(default_factory=lambda: LRUCache(_GROUPS))
     reached: LRUCache[str, int] = field(default_factory=lambda: LRUCache(_GROUPS))
+    kinds: Counter[tuple[type, Action, Reason]] = field(default_factory=Counter)
 
     def take(self, entry: Entry) -> None:
         """Count a decision, as often as it was taken."""
+        decision = entry.decision
+        self.kinds[type(entry.subject), decision.action, decision.reason] += entry.times
         if entry.decision.action is not Action.DENY:
             self.allowed += entry.times
             if isinstance(entry.subject, Flow):

@@ -6,9 +6,11 @@ on as `Orders`.
 
 from __future__ import annotations
 
+import asyncio
 import platform
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
 from typing import Final, Protocol
 
 from bpf.source import OwnerSource
@@ -20,7 +22,7 @@ from dnsfw.recent import Judged, Recent
 from dnsfw.records import SCHEMA, rfc3339
 from dnsfw.tally import Denial, Tally, because, remedy, what, who
 from firewall.overflow import LoadFile
-from policy import Bindings, Flow
+from policy import Bindings, Flow, Query, Request
 from resolver.server import Resolver
 from resolver.upstreams import Standing
 
@@ -33,7 +35,6 @@ class Orders(Protocol):
     """What a question may set in motion. Each raises DnsfwError."""
 
     async def health(self) -> m.HealthReport: ...
-    async def metrics(self) -> m.MetricsReport: ...
     async def reload(self) -> m.ReloadReport: ...
     async def stop(self) -> m.Accepted: ...
     async def sudo(self, *, on: bool) -> m.Accepted: ...
@@ -96,15 +97,15 @@ class Answers:
                 return self._bindings()
             case m.Flows():
                 return self._flows()
+            case m.Metrics():
+                return await self._metrics()
             case _:
                 return await self._order(question)
 
-    def _order(self, question: m.Health | m.Reload | m.Stop | m.Metrics | m.Sudo) -> Awaitable[m.Answer]:
+    def _order(self, question: m.Health | m.Reload | m.Stop | m.Sudo) -> Awaitable[m.Answer]:
         match question:
             case m.Health():
                 return self._orders.health()
-            case m.Metrics():
-                return self._orders.metrics()
             case m.Reload():
                 return self._orders.reload()
             case m.Stop():
@@ -123,6 +124,7 @@ class Answers:
             since=rfc3339(who_am_i.began),
             policy=parts.policy.state(),
             counts=m.Counts(parts.tally.allowed, parts.tally.denied, parts.tally.faults),
+            decisions=_decisions(parts.tally),
             denials=tuple(map(_denial, parts.tally.most(_DENIALS))),
             resolver=asdict(parts.resolver.counters),
             queue=m.QueueState(load.waiting, load.lost),
@@ -134,6 +136,11 @@ class Answers:
             lives=who_am_i.lives,
             versions=versions(),
         )
+
+    async def _metrics(self) -> m.MetricsReport:
+        """The library is loaded when it is first asked for, beside the loop: packets don't wait for that."""
+        metrics = await asyncio.to_thread(import_module, "dnsfw.metrics")
+        return m.MetricsReport(metrics.text(self.status()))
 
     def _flows(self) -> m.FlowsReport:
         judged = self._parts.recent.latest_first()
@@ -158,6 +165,15 @@ def versions() -> dict[str, str]:
         "journal": str(SCHEMA),
         "control": str(m.VERSION),
     }
+
+
+def _decisions(tally: Tally) -> tuple[m.DecisionCount, ...]:
+    words = {Query: "query", Flow: "flow", Request: "request"}
+    counted = [
+        m.DecisionCount(words.get(kind, "unreadable"), action.value, reason.value, count)
+        for (kind, action, reason), count in tally.kinds.items()
+    ]
+    return tuple(sorted(counted, key=lambda each: (each.subject, each.decision, each.reason)))
 
 
 def _denial(denial: Denial) -> m.DenialState:

@@ -77,6 +77,15 @@ class Counts(msgspec.Struct, frozen=True):
     faults: int
 
 
+class DecisionCount(msgspec.Struct, frozen=True):
+    """How many of a kind: of "query", "flow", "request" or "unreadable", by action and reason (policy/values.py)."""
+
+    subject: str
+    decision: str
+    reason: str
+    count: int
+
+
 class DenialState(msgspec.Struct, frozen=True):
     """One kind of denial in a person's words. `remedy` is the line that would allow it, "" where none would."""
 
@@ -125,6 +134,7 @@ class JournalState(msgspec.Struct, frozen=True):
     folded: int
     lost: int
     trouble: str
+    failing: bool = False
 
 
 class Lives(msgspec.Struct, frozen=True):
@@ -144,6 +154,7 @@ class StatusReport(msgspec.Struct, frozen=True, tag="status-report"):
     since: str
     policy: PolicyState
     counts: Counts
+    decisions: tuple[DecisionCount, ...]
     denials: tuple[DenialState, ...]
     resolver: dict[str, int]
     queue: QueueState

@@ -78,6 +78,10 @@ def _decisions(report: StatusReport) -> Iterator[Metric]:
     for outcome, count in sorted(report.owners.counts.items()):
         owners.add_metric((outcome,), count)
     yield owners
+    evicted = CounterMetricFamily("dnsfw_owner_records_evicted", "Records that a full table lost.", labels=("table",))
+    for table, count in sorted(report.owners.evicted.items()):
+        evicted.add_metric((table,), count)
+    yield evicted
 
 
 def _dns(report: StatusReport) -> Iterator[Metric]:

@@ -16,6 +16,7 @@ from dnsfw.control import SOCKET, framing
 from dnsfw.control.framing import NotUnderstoodError
 from dnsfw.control.messages import Answer, Question, Refused
 from dnsfw.errors import DnsfwError, UsageError
+from dnsfw.namespaces import network_namespace_id
 from dnsfw.runs import STATE_ROOT
 
 _SOCKETS: Final = Path("/proc/net/unix")
@@ -100,9 +101,16 @@ def guards(root: Path = STATE_ROOT) -> list[Guarded]:
     return sorted(map(Guarded, found), key=lambda guard: (not guard.is_host, guard.name))
 
 
+def host_guard() -> str:
+    """What the guard of the host that we are on is called, if there is one."""
+    return f"up-{network_namespace_id()}"
+
+
 def chosen(name: str, root: Path = STATE_ROOT) -> Guarded:
-    """The guard that `name` begins the name of, or with "" the only one. Raises UsageError."""
+    """The guard that `name` begins the name of; with "" this host's, or the only one there is. Raises UsageError."""
     found = [guard for guard in guards(root) if guard.name.startswith(name)]
+    if not name:
+        found = [guard for guard in found if guard.name == host_guard()] or found
     if len(found) == 1:
         return found[0]
     if not found:

@@ -23,7 +23,7 @@ from dnsfw.namespaces import NetworkNamespace
 from dnsfw.playground.certificates import Certificates, make_certificates
 from dnsfw.records import Entry
 from dnsfw.requests import answer
-from policy import Bindings, Owner, address
+from policy import Action, Bindings, Owner, address
 from policy.parse import parse
 
 OWNER = Owner(pid=7, start_time=70, uid=1000, exe="/usr/bin/git", argv=("git",), cgroup="/job")
@@ -98,15 +98,15 @@ class Bed:
         made.connect((at[version], port))
         return made
 
-    def wait_for(self, reason: str, since: int) -> Entry:
-        """The first entry with that reason from the `since`-th on."""
+    def wait_for_denial(self, since: int) -> Entry:
+        """The first denial among the entries from the `since`-th on; it may come a moment after the client's answer."""
         until = time.monotonic() + PATIENCE
         while time.monotonic() < until:
             for entry in self.entries[since:]:
-                if entry.decision.reason == reason:
+                if entry.decision.action is Action.DENY:
                     return entry
-            time.sleep(0.01)
-        raise AssertionError(f"no {reason} among {self.entries[since:]}")
+            time.sleep(0.005)
+        raise AssertionError(f"no denial among {self.entries[since:]}")
 
 
 @contextmanager

@@ -33,7 +33,7 @@ from proxy import trust
 from proxy.authority import Authority, AuthorityError, make_authority
 from proxy.process import ProxyConfig, run
 
-_PACE = Pace(first=0.05, longest=2.0)
+_PACE = Pace(first=0.02, longest=0.5)
 _LARGEST = 16 << 20  # octets of a bundle that a variable names
 
 

@@ -87,7 +87,7 @@ class Inside:
         return self.process.returncode, errors.decode()
 
     def children(self) -> list[int]:
-        """The supervisor's children: the engine, then the command's PID 1."""
+        """The supervisor's children: the engine, the proxy's keeper where there is one, the command's PID 1."""
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text(encoding="ascii")
         return [int(child) for child in children.split()]
 
@@ -97,7 +97,7 @@ class Inside:
 
     def outside(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Run in the guarded network namespace with every privilege that the guarded program lacks."""
-        entered = ["nsenter", "-t", str(self.children()[1]), "-n", *command]
+        entered = ["nsenter", "-t", str(self.children()[-1]), "-n", *command]
         return subprocess.run(entered, capture_output=True, text=True, check=False, timeout=20)
 
 

@@ -22,17 +22,23 @@ _DESCRIPTORS = 32  # more than any message has
 
 
 class Listening(msgspec.Struct, frozen=True, tag=True):
-    """Engine: my queue is bound, the policy is valid; put the table in force. `inspected` are the hosts that the
-    proxy is for (policy.inspected)."""
+    """Engine: my queue is bound and here is the policy (a descriptor, dnsfw/pinned.py); put the table in force.
+    `inspected` are the hosts that the proxy is for (policy.inspected)."""
 
-    queue: int
     inspected: tuple[str, ...] = ()
 
 
-class Programs(msgspec.Struct, frozen=True, tag=True):
-    """Supervisor: here are the BPF maps and links (descriptors); and what became of engines before you."""
+class Inheritance(msgspec.Struct, frozen=True, tag=True):
+    """Supervisor: here is what outlives engines: the BPF maps and links (descriptors); the policy's `generation` and
+    `since` when it is in force (seconds since the epoch); how many engines died before you, and the last of them; and
+    what is still to be written down. `inspected` are the hosts that the proxy was started for."""
 
+    generation: int
+    since: float
+    deaths: int = 0
+    last_death: Life | None = None
     lives: tuple[Life, ...] = ()
+    inspected: tuple[str, ...] = ()
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
@@ -47,12 +53,29 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     exit_status: int
 
 
+class Finish(msgspec.Struct, frozen=True, tag=True):
+    """Supervisor: the command has ended; write everything down, report, go."""
+
+
+class Finished(msgspec.Struct, frozen=True, tag=True):
+    """Engine: it is written."""
+
+    denied: int
+    summary: str
+
+
 class Renew(msgspec.Struct, frozen=True, tag=True):
-    """Supervisor: read your policy again, and judge by it."""
+    """Supervisor: here is another policy, or what is wrong with it (a descriptor, dnsfw/pinned.py)."""
 
 
 class Renewed(msgspec.Struct, frozen=True, tag=True):
-    """Engine: from now on all is judged by what I read. (Or it says why it `Failed`, and judges as before.)"""
+    """Engine: I judge by it from here on."""
+
+
+class Kept(msgspec.Struct, frozen=True, tag=True):
+    """Engine: it is not fit; I judge as before."""
+
+    problem: str
 
 
 class JudgeAgain(msgspec.Struct, frozen=True, tag=True):
@@ -69,21 +92,16 @@ class JudgedAgain(msgspec.Struct, frozen=True, tag=True):
     cut: int
 
 
-class Finish(msgspec.Struct, frozen=True, tag=True):
-    """Supervisor: the command has ended; write everything down, report, go."""
+class Effective(msgspec.Struct, frozen=True, tag=True):
+    """Supervisor: nothing goes on any more by the word of the policy before; this one is that generation."""
 
-
-class Finished(msgspec.Struct, frozen=True, tag=True):
-    """Engine: it is written."""
-
-    denied: int
-    summary: str
+    generation: int
 
 
 class Wanted(msgspec.Struct, frozen=True, tag=True):
-    """Engine: somebody who may asks the supervisor for this (dnsfw/control)."""
+    """Engine: somebody who may asks the supervisor for this (dnsfw/control), or the policy's file has changed."""
 
-    what: Literal["stop", "sudo-on", "sudo-off"]
+    what: Literal["stop", "reload", "sudo-on", "sudo-off"]
 
 
 class Serving(msgspec.Struct, frozen=True, tag=True):
@@ -100,19 +118,21 @@ class Turned(msgspec.Struct, frozen=True, tag=True):
     life: Life
 
 
-type _Renewal = Renew | Renewed | JudgeAgain | JudgedAgain
+type _Renewal = Renew | Renewed | Kept | JudgeAgain | JudgedAgain | Effective
 type _Keeper = Serving | Turned
-type Message = Listening | Programs | Ready | Failed | _Renewal | _Keeper | Finish | Finished | Wanted
+type Message = Listening | Inheritance | Ready | Failed | _Renewal | _Keeper | Finish | Finished | Wanted
 
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(
     Listening
-    | Programs
+    | Inheritance
     | Ready
     | Failed
     | Renew
     | Renewed
+    | Kept
     | JudgeAgain
     | JudgedAgain
+    | Effective
     | Serving
     | Turned
     | Finish
@@ -122,11 +142,17 @@ _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(
 
 
 class Channel:
-    """One end. `descriptors` came with the message that was last received; they are the receiver's to close."""
+    """One end."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self.descriptors: list[int] = []
+        self._came: list[int] = []
+
+    def descriptors(self) -> list[int]:
+        """Those that came with the last message, now the caller's to close. What nobody asks for is closed with the
+        next message."""
+        came, self._came = self._came, []
+        return came
 
     def fileno(self) -> int:
         """For event loops."""
@@ -147,9 +173,10 @@ class Channel:
 
         Raises TimeoutError after `patience` seconds.
         """
+        self._drop()
         self._sock.settimeout(patience)
         try:
-            raw, self.descriptors, _, _ = socket.recv_fds(self._sock, _LARGEST, _DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
+            raw, self._came, _, _ = socket.recv_fds(self._sock, _LARGEST, _DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
             raise TimeoutError from None
         except ConnectionError:
@@ -161,7 +188,12 @@ class Channel:
 
     def close(self) -> None:
         """Hang up."""
+        self._drop()
         self._sock.close()
+
+    def _drop(self) -> None:
+        for descriptor in self.descriptors():
+            os.close(descriptor)
 
 
 def channel_pair() -> tuple[Channel, Channel]:

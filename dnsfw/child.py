@@ -19,6 +19,8 @@ from dnsfw.errors import EXIT_SETUP
 
 type Work = Callable[[], int]
 
+WELL = "exit status 0"  # how a child ends that did what it was forked for
+
 
 class Child:
     """A child that nobody else waits for."""

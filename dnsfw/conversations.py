@@ -43,7 +43,7 @@ class Conversations:
             if not isinstance(message, Turned):  # the supervisor is gone, and nobody else can hang up
                 loop.remove_reader(self._keeper.fileno())
                 return
-            for descriptor in self._keeper.descriptors:
+            for descriptor in self._keeper.descriptors():
                 task = loop.create_task(_hold(answer, socket.socket(fileno=descriptor)))
                 self._held.add(task)
                 task.add_done_callback(self._ended)

@@ -7,6 +7,7 @@ the capabilities that verdicts, attribution and map look-ups need. No kernel obj
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from contextlib import ExitStack, nullcontext
 from functools import partial
@@ -14,23 +15,37 @@ from functools import partial
 from bpf.errors import BpfError
 from bpf.loader import Attached, take_over
 from bpf.sockdiag import SockDiag
-from dnsfw import attribution, requests
-from dnsfw.channel import Channel, Failed, Finish, Finished, JudgeAgain, Listening, Programs, Ready, Renew
+from dnsfw import attribution, pinned, requests
+from dnsfw.channel import (
+    Channel,
+    Effective,
+    Failed,
+    Finish,
+    Finished,
+    Inheritance,
+    JudgeAgain,
+    Listening,
+    Ready,
+    Renew,
+)
 from dnsfw.control.access import Access
 from dnsfw.control.answers import Answers, Identity, InForce, Parts
+from dnsfw.control.messages import Lives
 from dnsfw.control.server import ControlServer, listen
 from dnsfw.conversations import Conversations
 from dnsfw.errors import DnsfwError, SetupError
 from dnsfw.gate import Gate
 from dnsfw.journal import Journal
 from dnsfw.lifecycle import Life, Turn
+from dnsfw.liveflows import LiveFlows, judge_again
 from dnsfw.orders import Orders
+from dnsfw.pinned import Pinned
 from dnsfw.place import QUEUE, EngineConfig, GuardOptions
-from dnsfw.policies import Surroundings, load_policy
+from dnsfw.policies import Loaded, Surroundings, load_policy, pinned_policy
 from dnsfw.privilege import Capability, become, undumpable
 from dnsfw.recent import Recent
-from dnsfw.records import Entry
-from dnsfw.renewal import LiveFlows, Renewal
+from dnsfw.records import Entry, rfc3339
+from dnsfw.renewal import Judges, Renewal
 from dnsfw.system import system_upstreams
 from dnsfw.tally import Tally, several, summary
 from firewall.frames import LinkWatch
@@ -70,8 +85,7 @@ class Engine:
         self._channel = channel
         self._tally = Tally()
         self._recent = Recent()
-        self._read_policy = partial(load_policy, options.policy, Surroundings(place.environ, place.user, options.repo))
-        loaded = self._read_policy()
+        loaded = _policy(config)
         self._journal = Journal(options.journal, _mode(options), place.user)
         stack.callback(self._journal.close)
         self._listeners = config.listeners
@@ -81,9 +95,11 @@ class Engine:
             diag = stack.enter_context(SockDiag())
             load = stack.enter_context(LoadFile(QUEUE))
             self._queue = stack.enter_context(Queue(QUEUE, self._judge, self._fault, self._malformed))
-            live = LiveFlows(stack, diag)
+            self._live = LiveFlows(stack, diag)
         self._links = stack.enter_context(LinkWatch()) if place.network is None and not options.audit else None
-        channel.send(Listening(QUEUE, inspected(loaded.policy)))  # the table is made while the compiler works
+        # The table is made while the compiler works.
+        _say_listening(channel, loaded, first=config.policy is None)
+        self._inheritance = inheritance = _inherit(channel)
         attached = stack.enter_context(_programs(channel))
         owners = attribution.owners(place, attached, diag, self._listeners.port, stack)
         self._bindings = Bindings()
@@ -107,11 +123,14 @@ class Engine:
             owners=owners,
             bindings=self._bindings,
             load=load,
-            policy=InForce(loaded, place.began),
+            policy=InForce(loaded, inheritance.since, inheritance.generation),
         )
-        self._renewal = Renewal(self._read_policy, inside.policy, self._gate, self._resolver, live)
-        identity = Identity(place.directory.name, options.audit, place.network is None, place.began)
-        answers = Answers(identity, inside, Orders(channel), time.monotonic)
+        judges = Judges(self._gate, self._resolver, inside.policy, inheritance.inspected)
+        self._renewal = Renewal(channel, judges, self._journal.tell, time.time)
+        identity = Identity(
+            place.directory.name, options.audit, place.network is None, place.began, _lives(inheritance)
+        )
+        answers = Answers(identity, inside, Orders(channel, self._renewal.reload), time.monotonic)
         self._control = ControlServer(Access(place.user.uid, options.token), answers.answer)
 
     async def serve(self) -> None:
@@ -126,6 +145,7 @@ class Engine:
             self._cover_links()
         self._proxies.serve(loop, partial(requests.answer, self._gate))
         await self._control.serve(self._control_socket)
+        self._tell_beginning()
         self._channel.send(Ready())
         finish = await self._converse(loop)
         loop.remove_reader(self._queue.fileno())
@@ -146,11 +166,22 @@ class Engine:
             said.clear()
             match self._channel.receive():
                 case Renew():
-                    self._channel.send(await self._renewal.adopt())
+                    (paper,) = self._channel.descriptors()
+                    self._renewal.offered(paper)
+                    os.close(paper)
                 case JudgeAgain(former, generation):
-                    self._channel.send(await self._renewal.judge_again(former, generation))
+                    self._channel.send(await judge_again(self._live, self._gate, former, generation))
+                case Effective(generation):
+                    self._renewal.effective(generation)
                 case last:
                     return last == Finish()
+
+    def _tell_beginning(self) -> None:
+        """What the engines before could not write down, and that there is one again."""
+        for life in self._inheritance.lives:
+            self._journal.tell(life)
+        if self._inheritance.deaths:
+            self._journal.tell(Life(Turn.RESTARTED, time.time(), "engine"))
 
     def _cover_links(self) -> None:
         """Devices appear at any time (container engines, VPNs); frames are stopped at each of them."""
@@ -183,6 +214,11 @@ class Engine:
     def _trouble(self) -> list[str]:
         """Sentences about the guard itself."""
         said = []
+        death = self._inheritance.last_death
+        if death is not None:
+            times = several(self._inheritance.deaths, "time")
+            meanwhile = "nothing was judged" if self._audit else "nothing new could leave"
+            said.append(f"the engine died {times}, the last one of {death.reason}; {meanwhile} until it was back")
         counters = self._resolver.counters
         if counters.failed:
             servers = ", ".join(str(upstream) for upstream in self._upstreams)
@@ -206,11 +242,42 @@ def _mode(options: GuardOptions) -> str:
     return "audit" if options.audit else "enforce"
 
 
-def _programs(channel: Channel) -> Attached:
-    """From the supervisor, which has them compiled. Raises ConnectionError where it is gone."""
-    if not isinstance(channel.receive(_HANDED_OVER_WITHIN), Programs):
+def _lives(inheritance: Inheritance) -> Lives:
+    last = inheritance.last_death
+    return Lives() if last is None else Lives(inheritance.deaths, rfc3339(last.when), last.reason)
+
+
+def _policy(config: EngineConfig) -> Loaded:
+    """The first engine reads the file, once; those after it take what that one read. Raises UsageError."""
+    options, place = config.options, config.place
+    kept = None if config.policy is None else pinned.read(config.policy)
+    if isinstance(kept, Pinned):
+        return pinned_policy(kept)
+    return load_policy(options.policy, Surroundings(place.environ, place.user, options.repo))
+
+
+def _say_listening(channel: Channel, loaded: Loaded, *, first: bool) -> None:
+    """The first engine has read the policy, and gives it to the supervisor for the next ones."""
+    if not first:
+        channel.send(Listening())
+        return
+    paper = pinned.paper()
+    pinned.write(loaded.pinned, paper)
+    channel.send(Listening(inspected(loaded.policy)), [paper])
+    os.close(paper)
+
+
+def _inherit(channel: Channel) -> Inheritance:
+    """Raises ConnectionError where the supervisor is gone."""
+    message = channel.receive(_HANDED_OVER_WITHIN)
+    if not isinstance(message, Inheritance):
         raise ConnectionResetError
+    return message
+
+
+def _programs(channel: Channel) -> Attached:
+    """From the supervisor, which has them compiled. Raises SetupError."""
     try:
-        return take_over(channel.descriptors)
+        return take_over(channel.descriptors())
     except BpfError as error:
         raise SetupError("Sockets can't be attributed to processes: " + str(error)) from error

@@ -6,8 +6,7 @@ for `guard` to understand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from functools import partial
 from time import monotonic
 
@@ -18,7 +17,6 @@ from dnsfw.place import EngineConfig
 from dnsfw.restarts import Restarts
 
 STARTS_WITHIN = 30.0  # seconds, to the word that it answers
-_ANSWERS_WITHIN = 30.0  # a policy may have registries to ask about
 _ENDS_WITHIN = 5.0
 
 
@@ -38,10 +36,7 @@ class Engine:
         self.channel, theirs = channel_pair()
         self._born = monotonic()
         self._failed = ""
-        kept = [theirs.fileno(), config.keeper.fileno()]
-        kept += [sock.fileno() for sock in (*config.listeners.udp, *config.listeners.tcp)]
-        if config.place.network is not None:
-            kept.append(config.place.network.fd)
+        kept = [theirs.fileno(), *config.descriptors()]
         self._process = child.fork(partial(_live, config, theirs), kept)
         self.pid = self._process.pid
         theirs.close()
@@ -67,18 +62,6 @@ class Engine:
             raise EngineError(said)
         if not isinstance(said, kind):
             raise DnsfwError("The engine died while starting.", "This is a fault of dnsfw's; please report it.")
-        return said
-
-    def ask[M: Message](self, question: Message, kind: type[M], take: Callable[[Message, Engine], None]) -> M:
-        """Wait for the answer to a question; whatever else it says meanwhile is for `take`. Raises DnsfwError."""
-        with suppress(OSError):  # gone, as the answer will be
-            self.channel.send(question)
-        while not isinstance(said := self._next(_ANSWERS_WITHIN), kind):
-            if isinstance(said, Failed):
-                raise EngineError(said)
-            if said is None:
-                raise DnsfwError("The engine doesn't answer.", "What it let through before is judged again.")
-            take(said, self)
         return said
 
     def await_last[M: Message](self, kind: type[M]) -> M | None:

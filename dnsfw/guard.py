@@ -11,6 +11,7 @@ import errno
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 
 from bpf.errors import BpfError
 from bpf.loader import Attached, start_loading
@@ -18,13 +19,12 @@ from bpf.sockdiag import SockDiag
 from dnsfw.channel import (
     Finish,
     Finished,
-    JudgeAgain,
+    Inheritance,
     JudgedAgain,
+    Kept,
     Listening,
     Message,
-    Programs,
     Ready,
-    Renew,
     Renewed,
     Serving,
     Wanted,
@@ -36,6 +36,7 @@ from dnsfw.extent import extent_of
 from dnsfw.lifecycle import Life, Turn
 from dnsfw.place import PROXY_USER, QUEUE, EngineConfig, GuardOptions, Place, engine_user
 from dnsfw.proxies import Proxy
+from dnsfw.reloading import Reloading
 from dnsfw.terminal import complain, say
 from firewall.frames import Frames
 from firewall.nft import NftError
@@ -73,6 +74,7 @@ class Starting:
         """
         engine = self._engines.first
         hosts = engine.expect(Listening).inspected
+        (policy,) = engine.channel.descriptors()
         proxy = self._stack.enter_context(Proxy(hosts, self._place, self._to_engines)) if hosts else None
         audit, on_host = self._config.options.audit, self._place.network is None
         try:
@@ -86,10 +88,12 @@ class Starting:
             programs = self._stack.enter_context(self._loading.finish(_LOADING_SECONDS))
         except BpfError as error:
             raise SetupError("Sockets can't be attributed to processes: " + str(error)) from error
-        engine.channel.send(Programs(), programs.descriptors)
+        reloading = Reloading(self._config.options, self._place, table, policy)
+        self._stack.callback(reloading.close)
+        guard = Guard(self._engines, programs, reloading, hosts)
+        guard.bequeath(engine)
         engine.expect(Ready)
         self._engines.at_work(engine)
-        guard = Guard(self._engines, programs, table, audit=audit)
         guard.proxied = None if proxy is None else proxy.await_serving()
         return guard
 
@@ -118,35 +122,42 @@ class Starting:
 
 class Guard:
     """A guard in force, and its supervisor's part: `tend` whenever `patience` is over or a signal came, `finish` at the
-    end."""
+    end. `inspected` are the hosts that the proxy is for."""
 
-    def __init__(self, engines: Engines, programs: Attached, table: Table, *, audit: bool) -> None:
+    def __init__(self, engines: Engines, programs: Attached, reloading: Reloading, inspected: tuple[str, ...]) -> None:
         self.restarts = engines.restarts
-        self._engines = engines
-        self._programs = programs
-        self._table = table
-        self._generation = 0  # of the policy
-        self._audit = audit
-        self._untold: list[Life] = []  # what no engine was told of yet
+        self.reloading = reloading
         self.proxied: Serving | None = None  # what programs are to be told of the proxy; None if there is none
         self.stop_wanted = False  # somebody who may said so over the control socket
+        self._engines = engines
+        self._programs = programs
+        self._inspected = inspected
+        self._last_death: Life | None = None
+        self._untold: list[Life] = []  # what no engine was told of yet
 
     def tend(self) -> None:
-        """Hear the engine; bury it if it is dead; start the next one when the time has come. Never waits."""
+        """Hear the engine; bury it if it is dead; start the next one when the time has come; go on with a reload. Never
+        waits."""
         if self._engines.due():
-            self._hand_over(self._engines.begin())
+            self._engines.config = replace(self._engines.config, policy=self.reloading.paper)
+            self.bequeath(self._engines.begin())
         engine = self._engines.now
-        if engine is None:
-            return
-        for message in engine.said():
-            self._take(message, engine)
-        how = engine.ended()
-        if how is not None:
-            self._mourn(engine, how)
+        if engine is not None:
+            for message in engine.said():
+                self._take(message, engine)
+            how = engine.ended()
+            if how is not None:
+                self._mourn(engine, how)
+        self.reloading.tend(self._engines.now)
+
+    def reload(self) -> None:
+        """Have the policy's file read again; what comes of it is told later."""
+        self.reloading.begin()
 
     def patience(self) -> float | None:
         """Seconds until `tend` has something to do by itself; None if only a signal will tell."""
-        return self._engines.patience()
+        waits = (self._engines.patience(), self.reloading.patience())
+        return min((wait for wait in waits if wait is not None), default=None)
 
     def finish(self) -> Finished | None:
         """Have the engine write everything down, and show its summary. None if there is none at work."""
@@ -159,41 +170,41 @@ class Guard:
             return engine.await_last(Finished)
         return None
 
-    def renew(self) -> JudgedAgain:
-        """Have the engine read its policy again, and judge by it what lives: how many flows go on, how many were cut.
-
-        What is wrong with the policy is raised as an EngineError, and the former one stays in force. Where anything
-        else goes wrong (DnsfwError), flows of the former policy are judged again from their next packet on.
-        """
-        engine = self._engines.now
-        if engine is None or not engine.serving:
-            raise SetupError("No engine is at work that could change its policy.", "Try again when it is back.")
-        engine.ask(Renew(), Renewed, self._take)
-        former, self._generation = self._generation, self._generation + 1
-        try:
-            self._table.set_generation(self._generation, former)
-            return engine.ask(JudgeAgain(former, self._generation), JudgedAgain, self._take)
-        finally:
-            self._table.set_generation(self._generation)
+    def bequeath(self, engine: Engine) -> None:
+        """What outlives engines and doesn't travel by fork, and what happened before."""
+        told = Inheritance(
+            self.reloading.generation,
+            self.reloading.since,
+            self.restarts.total,
+            self._last_death,
+            tuple(self._untold),
+            self._inspected,
+        )
+        with suppress(OSError):  # dead already: the next one is told
+            engine.channel.send(told, self._programs.descriptors)
+            self._untold.clear()
 
     def _take(self, message: Message, engine: Engine) -> None:
-        if isinstance(message, Ready):
-            self._engines.at_work(engine)
-            say("the engine is at work again.")
-        elif isinstance(message, Wanted):
-            self.stop_wanted = self.stop_wanted or message.what == "stop"
-
-    def _hand_over(self, engine: Engine) -> None:
-        """What outlives engines and doesn't travel by fork, and what happened before."""
-        with suppress(OSError):  # dead already: the next one is told
-            engine.channel.send(Programs(tuple(self._untold)), self._programs.descriptors)
-            self._untold.clear()
+        match message:
+            case Ready():
+                self._engines.at_work(engine)
+                say("the engine is at work again.")
+            case Renewed() | JudgedAgain() | Kept():
+                self.reloading.said(message, engine)
+            case Wanted(what="reload"):
+                self.reload()
+            case Wanted(what="stop"):
+                self.stop_wanted = True
+            case _:
+                pass  # nothing that is said after the start
 
     def _mourn(self, engine: Engine, how: str) -> None:
         """Nothing is opened or closed here: the table has no word for packets that nobody judged."""
         self._engines.bury(engine, how)
-        self._untold.append(Life(Turn.DIED, time.time(), "engine", how))
-        meanwhile = "nothing is judged" if self._audit else "nothing new leaves"
+        self._last_death = Life(Turn.DIED, time.time(), "engine", how)
+        self._untold.append(self._last_death)
+        self.reloading.missed()
+        meanwhile = "nothing is judged" if self._engines.config.options.audit else "nothing new leaves"
         complain(f"the engine died ({how}); {meanwhile} until it is back.")
 
 

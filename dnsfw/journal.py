@@ -22,8 +22,9 @@ import msgspec
 from dnsfw.control.messages import JournalState
 from dnsfw.folding import Folding
 from dnsfw.journalfile import Rotation, open_journal
+from dnsfw.lifecycle import Life
 from dnsfw.privilege import User
-from dnsfw.records import Entry, Taken, taken_record
+from dnsfw.records import Entry, Taken, as_record
 
 _BACKLOG = 65_536  # entries held in memory while the disk is slow, or full
 _TROUBLED_SECONDS = 1.0  # between two tries
@@ -111,6 +112,11 @@ class Journal:
         if not self._folding.takes(entry, when):
             self._keep(Taken(entry, when, entry.times))
 
+    def tell(self, life: Life) -> None:
+        """Take a turn in the guard's own life. `lost` counts decisions alone."""
+        if self._file is not None:
+            self._keep(Taken(life, life.when, 0))
+
     def continue_in(self, file: int) -> None:
         """Write to this file from the next line on; it is the journal's to close."""
         self._next = file
@@ -154,7 +160,7 @@ class Journal:
 
     def _next_batch(self) -> list[_Line]:
         taken = [self._backlog.popleft() for _ in range(min(len(self._backlog), _BATCH))]
-        return [_Line(self._encoder.encode(taken_record(each, self._mode)) + b"\n", each.times) for each in taken]
+        return [_Line(self._encoder.encode(as_record(each, self._mode)) + b"\n", each.times) for each in taken]
 
     def _settle(self, whole: memoryview, left: memoryview) -> None:
         """Count what is in the file now, and keep the rest in hand."""
@@ -165,7 +171,7 @@ class Journal:
         unwritten = self._unwritten()
         for line in self._in_hand[: len(self._in_hand) - len(unwritten)]:
             self.written += 1
-            self.folded += line.decisions - 1
+            self.folded += max(0, line.decisions - 1)
         self._in_hand, self._left = unwritten, None
 
     def _unwritten(self) -> list[_Line]:

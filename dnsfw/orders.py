@@ -5,16 +5,19 @@ Law: passes on. What the supervisor alone may do goes to it over the channel; th
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from dnsfw.channel import Channel, Wanted
 from dnsfw.control.messages import Accepted, HealthReport, ReloadReport
 from dnsfw.errors import DnsfwError
 
 
 class Orders:
-    """Of one engine. `channel` leads to its supervisor."""
+    """Of one engine. `channel` leads to its supervisor; `reload` has the policy read again."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, reload: Callable[[], Awaitable[ReloadReport]]) -> None:
         self._channel = channel
+        self._reload = reload
 
     async def stop(self) -> Accepted:
         self._channel.send(Wanted("stop"))
@@ -25,7 +28,7 @@ class Orders:
         return Accepted()
 
     async def reload(self) -> ReloadReport:
-        raise DnsfwError("This guard can't reload its policy.", "Take it down and start it again.")
+        return await self._reload()
 
     async def health(self) -> HealthReport:
         raise DnsfwError("This guard can't try itself.")

@@ -69,13 +69,21 @@ class Place:
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
     """Everything an engine needs to know, decided before it is forked. `user` is whom it becomes; `listeners` and
-    `keeper`, the conversation with the proxy's keeper, are the supervisor's, and the next engine's too."""
+    `keeper`, the conversation with the proxy's keeper, are the supervisor's, and the next engine's too; `policy` is a
+    descriptor of the one in force (dnsfw/pinned.py), None for the first engine, which reads the file."""
 
     options: GuardOptions
     place: Place
     user: User
     listeners: Listeners
     keeper: Channel
+    policy: int | None = None
+
+    def descriptors(self) -> list[int]:
+        """All of them, for the child to keep."""
+        held = [self.keeper.fileno(), *(sock.fileno() for sock in (*self.listeners.udp, *self.listeners.tcp))]
+        held += [] if self.place.network is None else [self.place.network.fd]
+        return held + ([] if self.policy is None else [self.policy])
 
 
 def engine_user() -> User:

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import pwd
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from textwrap import indent
 from typing import NamedTuple
 
+import msgspec
+
 from dnsfw.errors import UsageError
+from dnsfw.pinned import Pinned, Taken
 from dnsfw.privilege import User
 from policy import Attribute, Key, Policy, PolicyInvalid, PolicySyntaxError, Rule
-from policy.parse import TEXT_LIMIT, parse
+from policy.parse import TEXT_LIMIT, Load, parse
 
 DEFAULT = Path("dnsfw.policy")
 PRESETS = Path(__file__).with_name("presets")
@@ -38,15 +41,6 @@ class Surroundings:
         """The values of `{owner}` and `{repo}`; empty where no repository is known."""
         owner, _, name = (self.repository or self.environ.get("GITHUB_REPOSITORY", "")).partition("/")
         return {"owner": owner, "repo": name}
-
-
-class Taken(NamedTuple):
-    """What stood behind an `@include` or `@registry`."""
-
-    verb: str
-    name: str
-    file: str
-    text: bytes
 
 
 class Library:
@@ -94,11 +88,12 @@ def preset_names() -> list[str]:
 
 
 class Loaded(NamedTuple):
-    """A policy, and which text it came from: the file ("" if none) and its SHA-256 as it was read."""
+    """A policy, and which text it came from: the file ("" if none), its SHA-256 as it was read, and all of it."""
 
     policy: Policy
     file: str = ""
     sha256: str = ""
+    pinned: Pinned = Pinned()
 
 
 def load_policy(path: Path | None, surroundings: Surroundings) -> Loaded:
@@ -108,11 +103,14 @@ def load_policy(path: Path | None, surroundings: Surroundings) -> Loaded:
     """
     if path is None:
         path = DEFAULT if DEFAULT.exists() else None
-    if path is None:
+    return _enforceable(Loaded(Policy(())) if path is None else _loaded(path, surroundings))
+
+
+def pinned_policy(pinned: Pinned) -> Loaded:
+    """The same policy again. Raises UsageError only where this dnsfw is not the one that pinned it."""
+    if not pinned.path:
         return Loaded(Policy(()))
-    loaded = _loaded(path, surroundings)
-    _refuse_untold(loaded.policy)
-    return loaded
+    return _enforceable(_parsed(pinned, pinned.load, pinned.users.__getitem__))
 
 
 def valid_policy(path: Path, surroundings: Surroundings) -> Policy:
@@ -121,12 +119,29 @@ def valid_policy(path: Path, surroundings: Surroundings) -> Policy:
 
 
 def _loaded(path: Path, surroundings: Surroundings) -> Loaded:
-    text = read(path)
+    library, users = Library(path.parent, surroundings), dict[str, int]()
+
+    def uid_of(name: str) -> int:
+        return users.setdefault(name, _uid_of(name))
+
+    read_now = Pinned(str(path), str(path.absolute()), read(path), placeholders=surroundings.placeholders())
+    loaded = _parsed(read_now, library.load, uid_of)
+    pinned = msgspec.structs.replace(read_now, taken=tuple(library.taken.values()), users=users)
+    return loaded._replace(pinned=pinned)
+
+
+def _parsed(pinned: Pinned, load: Load, uid_of: Callable[[str], int]) -> Loaded:
     try:
-        policy = parse_policy(text, str(path), Library(path.parent, surroundings), surroundings)
+        policy = parse(pinned.text, pinned.path, uid_of=uid_of, load=load, placeholders=pinned.placeholders)
     except PolicyInvalid as invalid:
-        raise UsageError(_told(path, invalid.errors), "Nothing was started. Mend the policy and try again.") from None
-    return Loaded(policy, str(path.absolute()), sha256(text).hexdigest())
+        told = _told(pinned.path, invalid.errors)
+        raise UsageError(told, "Nothing was started. Mend the policy and try again.") from None
+    return Loaded(policy, pinned.file, sha256(pinned.text).hexdigest(), pinned)
+
+
+def _enforceable(loaded: Loaded) -> Loaded:
+    _refuse_untold(loaded.policy)
+    return loaded
 
 
 def parse_policy(text: str | bytes, file: str, library: Library, surroundings: Surroundings) -> Policy:
@@ -152,7 +167,7 @@ def _uid_of(name: str) -> int:
     return pwd.getpwnam(name).pw_uid  # raises KeyError, a LookupError
 
 
-def _told(path: Path, errors: tuple[PolicySyntaxError, ...]) -> str:
+def _told(path: str, errors: tuple[PolicySyntaxError, ...]) -> str:
     from policy.report import show_error  # noqa: PLC0415 - a valid policy needs none of it
 
     lines = [f"The policy {path} has {len(errors)} mistake{'s' if len(errors) > 1 else ''}:"]

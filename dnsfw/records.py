@@ -12,6 +12,7 @@ from inspect import cleandoc
 
 import msgspec
 
+from dnsfw.lifecycle import Life
 from policy import Decision, Flow, Owner, Query, Request, Spent, Subject
 
 SCHEMA = 1
@@ -105,11 +106,25 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=False):
     until: str | None = None
 
 
+class LifeRecord(msgspec.Struct, frozen=True):
+    """A turn in the guard's own `life`: of what (engine, policy, proxy), why, and what belongs to it, a line each:
+    the rules that another policy has more (+) and less (-). `time` is when it happened; it may be written later."""
+
+    v: int
+    time: str
+    mode: str
+    life: str
+    what: str
+    reason: str
+    lines: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """An entry and when it came, in seconds since the epoch; or so many alike, from then on until `until`."""
+    """An entry and when it came, in seconds since the epoch; or so many alike, from then on until `until`; or a turn in
+    the guard's life."""
 
-    entry: Entry
+    entry: Entry | Life
     when: float
     times: int = 1
     until: float | None = None
@@ -117,12 +132,18 @@ class Taken:
 
 def to_record(entry: Entry, when: float, mode: str) -> Record:
     """One decision, `when` it was in seconds since the epoch."""
-    return taken_record(Taken(entry, when, entry.times), mode)
+    return _decision_record(entry, Taken(entry, when, entry.times), mode)
 
 
-def taken_record(taken: Taken, mode: str) -> Record:
+def as_record(taken: Taken, mode: str) -> Record | LifeRecord:
     """As it is written."""
     entry = taken.entry
+    if isinstance(entry, Life):
+        return LifeRecord(SCHEMA, rfc3339(entry.when), mode, entry.turn.value, entry.what, entry.reason, entry.lines)
+    return _decision_record(entry, taken, mode)
+
+
+def _decision_record(entry: Entry, taken: Taken, mode: str) -> Record:
     decision = entry.decision
     rule = decision.rule
     return Record(
@@ -184,8 +205,9 @@ def _spent(spent: Spent) -> SpentRecord:
 
 
 def schema() -> str:
-    """The JSON Schema (2020-12) of a line of the journal."""
-    made = {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(Record)}
-    for definition in made["$defs"].values():
+    """The JSON Schema (2020-12) of a line of the journal: a decision, or a turn in the guard's life."""
+    kinds, definitions = msgspec.json.schema_components((Record, LifeRecord), ref_template="#/$defs/{name}")
+    for definition in definitions.values():
         definition["description"] = cleandoc(definition["description"])
+    made = {"$schema": "https://json-schema.org/draft/2020-12/schema", "anyOf": kinds, "$defs": definitions}
     return msgspec.json.format(msgspec.json.encode(made), indent=2).decode() + "\n"

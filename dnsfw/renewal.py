@@ -1,109 +1,126 @@
-"""A change of policy, as live flows feel it.
+"""Another policy in the place of the one in force.
 
-Law: the engine's part: each flow that the former generation let through is judged again, and marked with the new one or
-cut. Idle ones too, which no packet of theirs would bring to the queue. Whatever goes wrong here leaves flows to the
-table, where the former generation's marks are about to be worth nothing.
+Law: the engine's side. What is offered is parsed first and taken whole or not at all: from one packet to the next the
+gate judges by it, what it and the resolver remembered of the old one is forgotten, and only then is the supervisor
+told, which has live flows judged again (dnsfw/liveflows.py). Who asked hears of it when that is done.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 
-from bpf.sockdiag import SockDiag
-from dnsfw.channel import Failed, JudgedAgain, Renewed
+from dnsfw import pinned
+from dnsfw.channel import Channel, Kept, Renewed, Wanted
 from dnsfw.control.answers import InForce
-from dnsfw.errors import DnsfwError
+from dnsfw.control.messages import ReloadReport
+from dnsfw.errors import DnsfwError, UsageError
 from dnsfw.gate import Gate
-from dnsfw.policies import Loaded
-from firewall.conntrack import Conntrack, Tracked
-from firewall.marks import MASK, STATE, Mark, connection_mark, generation_mark
-from policy import Action, Proto
+from dnsfw.lifecycle import Life, Turn
+from dnsfw.pinned import Unfit
+from dnsfw.policies import Loaded, pinned_policy
+from policy import Policy
+from policy.inspected import inspected
+from policy.render import render
 from resolver.server import Resolver
 
-# What the policy must say for a flow to go on, by what it said before. What reaches the proxy is judged there again.
-_ALLOWED: Final = frozenset({Action.ALLOW})
-_JUDGED: Final = {
-    Mark.ALLOW: _ALLOWED,
-    Mark.PEEK: _ALLOWED,
-    Mark.INSPECT: frozenset({Action.ALLOW, Action.INSPECT}),
-}
-
-
-class LiveFlows:
-    """The live flows of the network namespace that is current at construction; `stack` lets go of them."""
-
-    def __init__(self, stack: ExitStack, diag: SockDiag) -> None:
-        self._list = stack.enter_context(Conntrack())
-        self._act = stack.enter_context(Conntrack())  # the list is still being read meanwhile
-        self._diag = diag
-
-    def of(self, generation: int) -> Iterator[list[Tracked]]:
-        """Those with a verdict of that generation, some at a time. Raises OSError."""
-        for some in self._list.marked(generation_mark(generation), MASK ^ STATE):
-            yield [tracked for tracked in some if tracked.mark & STATE in _JUDGED]
-
-    def keep(self, tracked: Tracked, generation: int) -> None:
-        """The same verdict, of this generation."""
-        self._act.mark(tracked, connection_mark(Mark(tracked.mark & STATE), generation), MASK)
-
-    def cut(self, tracked: Tracked) -> None:
-        """Its own socket first, while the reset that this sends still passes. One elsewhere (a container's) is refused
-        with its next packet."""
-        flow = tracked.flow
-        if flow.proto in (Proto.TCP, Proto.UDP):
-            found = self._diag.find(flow)
-            if found is not None and (found.connected or flow.proto == Proto.TCP):
-                self._diag.destroy(flow, found)
-        self._act.forget(tracked)
+_TOLD = 200  # changed rules in one record
 
 
 @dataclass(frozen=True, slots=True)
-class Renewal:
-    """`read` reads the policy that is `in_force` afresh; `gate` and `resolver` live by it."""
+class Judges:
+    """What judges by the policy, or remembers what was judged. `inspected` are the hosts that the proxy is for."""
 
-    read: Callable[[], Loaded]
-    in_force: InForce
     gate: Gate
     resolver: Resolver
-    live: LiveFlows
+    in_force: InForce
+    inspected: tuple[str, ...]
 
-    async def adopt(self) -> Renewed | Failed:
-        """Nothing that the former policy decided is remembered, and what waits for an upstream is judged again."""
+
+class Renewal:
+    """`tell` takes what the journal is to have; `clock` is seconds since the epoch."""
+
+    def __init__(
+        self, channel: Channel, judges: Judges, tell: Callable[[Life], None], clock: Callable[[], float]
+    ) -> None:
+        self._channel = channel
+        self._judges = judges
+        self._tell = tell
+        self._clock = clock
+        self._taken: tuple[Loaded, Loaded] | None = None  # old and new, while the supervisor makes it effective
+        self._asking: set[asyncio.Future[ReloadReport]] = set()
+
+    async def reload(self) -> ReloadReport:
+        """Have the policy read again. Raises DnsfwError where it can't be, and then nothing has changed."""
+        answer: asyncio.Future[ReloadReport] = asyncio.get_running_loop().create_future()
+        self._asking.add(answer)
         try:
-            loaded = await asyncio.to_thread(self.read)
+            self._channel.send(Wanted("reload"))
+            return await answer
+        finally:
+            self._asking.discard(answer)
+
+    def offered(self, paper: int) -> None:
+        """Another policy from the supervisor, or what is wrong with it (dnsfw/pinned.py)."""
+        try:
+            loaded = self._fit(_loaded(paper))
         except DnsfwError as error:
-            return Failed(error.problem, error.remedy, error.exit_status)
-        self.gate.adopt(loaded.policy)
-        self.resolver.policy_changed()
-        self.in_force.loaded, self.in_force.since = loaded, time.time()
-        self.in_force.generation += 1
-        return Renewed()
+            self._refuse(error)
+            return
+        judges = self._judges
+        self._taken = (judges.in_force.loaded, loaded)
+        judges.gate.adopt(loaded.policy)
+        judges.resolver.policy_changed()
+        judges.in_force.loaded = loaded
+        self._channel.send(Renewed())
 
-    async def judge_again(self, former: int, generation: int) -> JudgedAgain:
-        """All flows of generation `former`, giving way to everything else between some and the next."""
-        kept = cut = 0
-        try:
-            for some in self.live.of(former):
-                for tracked in some:
-                    if self._may_go_on(tracked):
-                        self.live.keep(tracked, generation)
-                        kept += 1
-                    else:
-                        self.live.cut(tracked)
-                        cut += 1
-                await asyncio.sleep(0)
-        except OSError as error:
-            self.gate.fault(error, None)
-        return JudgedAgain(kept, cut)
+    def effective(self, generation: int) -> None:
+        """Nothing goes on any more by the old one's word."""
+        if self._taken is None:
+            return
+        (old, new), self._taken = self._taken, None
+        in_force = self._judges.in_force
+        in_force.generation, in_force.since = generation, self._clock()
+        added, removed = changes(old.policy, new.policy)
+        lines = (*(f"+ {line}" for line in added), *(f"- {line}" for line in removed))
+        reason = f"{new.file or 'the empty policy'}: generation {generation}, {len(added)} more, {len(removed)} less"
+        self._tell(Life(Turn.RELOADED, in_force.since, "policy", reason, lines[:_TOLD]))
+        self._answer(lambda answer: answer.set_result(ReloadReport(in_force.state(), added, removed)))
 
-    def _may_go_on(self, tracked: Tracked) -> bool:
-        try:
-            return self.gate.again(tracked.flow) in _JUDGED[Mark(tracked.mark & STATE)]
-        except Exception as error:  # noqa: BLE001 - a boundary like the queue's: this flow is cut
-            self.gate.fault(error, tracked.flow)
-            return False
+    def _fit(self, loaded: Loaded) -> Loaded:
+        """A proxy's authority is for the hosts that it was started for, and none else. Raises UsageError."""
+        more = set(inspected(loaded.policy)) - set(self._judges.inspected)
+        if more:
+            raise UsageError(
+                f"Rules with URLs for {', '.join(sorted(more)[:5])} need another proxy.",
+                "Take the guard down and start it again. The policy before it stays in force.",
+            )
+        return loaded
+
+    def _refuse(self, error: DnsfwError) -> None:
+        self._tell(Life(Turn.REFUSED, self._clock(), "policy", error.problem))
+        self._channel.send(Kept(error.problem))
+        self._answer(lambda answer: answer.set_exception(error))
+
+    def _answer(self, settle: Callable[[asyncio.Future[ReloadReport]], None]) -> None:
+        for answer in self._asking:
+            if not answer.done():
+                settle(answer)
+
+
+def _loaded(paper: int) -> Loaded:
+    """Raises DnsfwError."""
+    try:
+        read = pinned.read(paper)
+    except ValueError as error:
+        raise DnsfwError(f"What was read can't be understood: {error}.") from error
+    if isinstance(read, Unfit):
+        raise UsageError(read.problem, read.remedy)
+    return pinned_policy(read)
+
+
+def changes(old: Policy, new: Policy) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The rules that `new` has more and that it has less, as canonical lines in their order."""
+    before, after = ({render(rule): None for rule in policy.rules} for policy in (old, new))
+    return tuple(line for line in after if line not in before), tuple(line for line in before if line not in after)

@@ -35,6 +35,9 @@ class Tended(Protocol):
     def tend(self) -> None:
         """Do what is to be done; never wait."""
 
+    def reload(self) -> None:
+        """Have the policy read again."""
+
     def patience(self) -> float | None:
         """Seconds until `tend` should be called without any signal; None for ever."""
 
@@ -78,13 +81,20 @@ _ENDING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 
 
 def until_told(guard: Tended) -> None:
-    """Until a signal, or a word over the control socket, says that it is time to end."""
+    """Until a signal, or a word over the control socket, says that it is time to end.
+
+    SIGHUP from a process means the policy; from the kernel, that the terminal is gone (sigaction(2), SI_KERNEL).
+    """
     while True:
         guard.tend()
         if guard.stop_wanted:
             return
         received = _signal(guard)
-        if received and received.si_signo in _ENDING:
+        if received is None:
+            continue
+        if received.si_signo == signal.SIGHUP and received.si_code <= 0:
+            guard.reload()
+        elif received.si_signo in _ENDING:
             return
 
 

@@ -102,7 +102,7 @@ def test_a_caller_that_can_not_be(variable: str, text: str) -> None:
 
 _texts = st.lists(st.text(max_size=20), max_size=5).map(tuple)
 messages = st.one_of(
-    st.builds(Listening, st.integers(0, 0xFFFF), _texts),
+    st.builds(Listening, _texts),
     st.builds(Serving, st.dictionaries(st.text(max_size=9), st.text(max_size=9)), st.just((("/a", "/b"),))),
     st.builds(Turned, st.builds(Life, st.sampled_from(Turn), st.floats(0, 2e9), st.just("proxy"), st.text(), _texts)),
     st.builds(Failed, st.text(max_size=200), st.text(max_size=200), st.integers(0, 255)),

@@ -1,0 +1,144 @@
+"""A guard in force takes another policy: whole, or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+
+from dnsfw.playground import atlas
+from dnsfw.playground.world import Playground, Setting
+
+pytestmark = pytest.mark.kernel
+
+ECHO = f"{atlas.ALLOWED.v4}:{atlas.ECHO_PORT}\n"
+NAME = f"{atlas.ALLOWED_NAME}\n"
+# Connects, then says each line of its input and shows what comes back, or how it failed.
+TALKER = """
+import socket, sys
+peer = socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)
+peer.settimeout(2)
+print("connected", flush=True)
+for line in sys.stdin:
+    try:
+        peer.sendall(line.encode())
+        print(peer.recv(100).decode().strip() or "closed", flush=True)
+    except OSError as error:
+        print(type(error).__name__, flush=True)
+"""
+
+
+def hear(stream: IO[str] | None) -> str:
+    """One line."""
+    assert stream is not None
+    return stream.readline().strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Up:
+    """`dnsfw up` on a laptop, whose policy can be written again."""
+
+    laptop: Playground
+    process: subprocess.Popen[str]
+    policy: Path
+    journal: Path
+
+    def reload(self, text: str) -> str:
+        """Write the policy, send SIGHUP; what is said of it."""
+        self.policy.write_text(text)
+        self.process.send_signal(signal.SIGHUP)
+        return hear(self.process.stderr)
+
+    def engine(self) -> int:
+        (engine,) = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return int(engine)
+
+    def resolves(self, name: str) -> bool:
+        return self.laptop.run(["getent", "ahosts", name]).returncode == 0
+
+    def lives(self) -> list[dict[str, Any]]:
+        """The journal's turns, once the guard has ended."""
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(10)
+        records = [json.loads(line) for line in self.journal.read_text().splitlines()]
+        return [record for record in records if "life" in record]
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator[Up]:
+    policy, journal = tmp_path / "policy", tmp_path / "journal"
+    policy.write_text(ECHO)
+    with Playground(Setting(tap=False)) as laptop:
+        options = ["--policy", str(policy), "--journal", str(journal)]
+        process = laptop.popen(laptop.dnsfw("up", *options), stderr=subprocess.PIPE, text=True)
+        with process:
+            try:
+                up = Up(laptop, process, policy, journal)
+                assert "guarding this host" in hear(up.process.stderr)
+                yield up
+            finally:
+                process.send_signal(signal.SIGINT)
+
+
+def test_the_new_policy_is_in_force_and_the_journal_says_what_changed(up: Up) -> None:
+    assert not up.resolves(atlas.ALLOWED_NAME)
+    assert "another policy is in force" in up.reload(NAME)
+    assert up.resolves(atlas.ALLOWED_NAME)  # neither the gate nor the resolver remembers the denial
+    assert "another policy is in force" in up.reload(ECHO)
+    assert not up.resolves(atlas.ALLOWED_NAME)  # nor the answer
+    lives = up.lives()
+    assert [life["life"] for life in lives] == ["reloaded", "reloaded"]
+    assert lives[0]["lines"] == [f"+ {NAME.strip()}", f"- {ECHO.strip()}"]
+    assert "generation 1, 1 more, 1 less" in lives[0]["reason"]
+
+
+def test_a_connection_that_was_up_is_judged_by_it(up: Up) -> None:
+    command = [sys.executable, "-c", TALKER, atlas.ALLOWED.v4, str(atlas.ECHO_PORT)]
+    with up.laptop.popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as talker:
+
+        def say(word: str) -> str:
+            print(word, file=talker.stdin, flush=True)
+            return hear(talker.stdout)
+
+        assert hear(talker.stdout) == "connected"
+        assert "another policy is in force" in up.reload(ECHO + NAME)
+        assert say("still allowed") == "still allowed"
+        assert "another policy is in force" in up.reload(NAME)
+        assert say("no more") == "ConnectionAbortedError"
+
+
+def test_an_invalid_policy_is_refused_with_its_errors_and_the_old_one_stays(up: Up) -> None:
+    assert "another policy is in force" in up.reload(NAME)
+    said = up.reload("not a policy\n*.*\n")
+    assert "the policy in force stays" in said
+    assert "2 mistakes" in said
+    assert up.resolves(atlas.ALLOWED_NAME)
+    os.kill(up.engine(), signal.SIGKILL)  # nor does the next engine read it
+    assert up.resolves(atlas.ALLOWED_NAME)
+    lives = up.lives()
+    assert [life["life"] for life in lives if life["life"] != "reload-refused"] == [
+        "reloaded",
+        "died",
+        "restarted",
+    ]
+
+
+def test_a_refusal_stands_in_the_journal(up: Up) -> None:
+    up.reload("not a policy\n")
+    (refused,) = up.lives()
+    assert refused["life"] == "reload-refused"
+    assert "1 mistake" in refused["reason"]
+
+
+def test_a_policy_that_cannot_be_read_is_refused(up: Up) -> None:
+    up.policy.unlink()
+    up.process.send_signal(signal.SIGHUP)
+    assert "can't be read" in hear(up.process.stderr)

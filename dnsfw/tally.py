@@ -92,7 +92,7 @@ BECAUSE = {
     Reason.TYPE: "no program needs this DNS type",
     Reason.BUDGET: "too many different names were asked for under one wildcard",
     Reason.PINNED: "the program refused our certificate: it trusts only authorities of its own",
-    Reason.UNTRUSTED: "the server's certificate can't be verified",
+    Reason.UNTRUSTED: "the server can't be trusted",
     Reason.CLIENT_CERTIFICATE: "the server wants a certificate of the client, which only the program itself can show",
     Reason.PROXY: "a rule looks at its URLs, and the proxy that does that is not there just now",
     Reason.MALFORMED: "it can't be read without ambiguity",

@@ -134,7 +134,7 @@ class Reason(StrEnum):
     TYPE = "type"  # a DNS type that programs have no use for, tunnels do
     BUDGET = "budget"  # more names or octets through one wildcard than programs need
     PINNED = "pinned"  # the program refuses the proxy's certificate: it trusts other authorities than the system's
-    UNTRUSTED = "untrusted"  # the server's certificate can't be verified by the proxy
+    UNTRUSTED = "untrusted"  # the server's certificate can't be verified by the proxy, or its TLS is too old
     CLIENT_CERTIFICATE = "client-certificate"  # the server wants one of the client, and the proxy has none
     PROXY = "proxy"  # a rule looks at URLs, and the proxy that would look isn't there
     MALFORMED = "malformed"  # the subject can't be read without ambiguity

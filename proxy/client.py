@@ -18,14 +18,13 @@ from mitmproxy.tls import ClientHelloData, TlsData
 from proxy import messages, refusals
 from proxy.heads import Head, UnreadableError, read_head
 from proxy.http import Http
-from proxy.http1 import trailers_of
+from proxy.http1 import HEAD_SECONDS, trailers_of
 from proxy.messages import Asked, Course, Greeted, Judged, Refusal, Reported, Trouble, Unreadable
 from proxy.questions import Questions
 from proxy.tls import ALPNS, Tls, wants_certificate
 
 _HANDSHAKE: Final = b"\x16"  # the first octet of a TLS record of that kind (RFC 8446 section 5.1)
 _ACCESS_DENIED: Final = b"\x15\x03\x03\x00\x02\x02\x31"  # a fatal alert, before any key (RFC 8446 section 6)
-_GREETING_SECONDS: Final = 30.0  # from the accepting to the first request or tunnel
 
 type Address = tuple[str, int]
 
@@ -51,7 +50,7 @@ class Client:
         self._upstream_failed: Refusal | None = None
         self._wants_certificate = False
         self._refused = False
-        self._silence = asyncio.get_running_loop().call_later(_GREETING_SECONDS, self.end)
+        self._silence = asyncio.get_running_loop().call_later(getattr(means.options, HEAD_SECONDS), self.end)
         source, port = writer.get_extra_info("peername")[:2]
         means.questions.tell(messages.Opened(number, source, port, *destination))
 
@@ -120,6 +119,8 @@ class Client:
 
     async def tls_failed_server(self, failed: TlsData) -> None:
         problem = failed.conn.error or "the handshake failed"
+        if "TLS version" in problem:
+            problem = "the server speaks no version of TLS from 1.2 on"  # mitmproxy's words are about its options
         trouble = Trouble.CLIENT_CERTIFICATE if wants_certificate(failed.ssl_conn) else Trouble.UNTRUSTED
         self.report(trouble, problem)
         self._upstream_failed = Refusal(f"TLS with {self._steered.name}", problem, "", trouble.value)

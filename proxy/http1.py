@@ -24,7 +24,7 @@ from mitmproxy.proxy.layers.http._events import (
 from mitmproxy.proxy.layers.http._http1 import Http1Client, Http1Connection, Http1Server, make_error_response
 
 HEAD_OCTETS = 1 << 16
-HEAD_SECONDS = 30.0  # from a head's first octet to its last
+HEAD_SECONDS = "dnsfw_head_seconds"  # an option, as mitmproxy has them: from a head's first octet to its last
 _AHEAD_OCTETS = 1 << 20  # of further requests, while one is answered (RFC 9112 section 9.3.2)
 _INTERIM = re.compile(rb"HTTP/1\.[01] 1(?!01)[0-9]{2} ")  # RFC 9110 section 15.2; 101 is final for us
 # Said at the end, these would change what was already judged or read (RFC 9110 section 6.5.1).
@@ -96,17 +96,16 @@ class _Bounded(Http1Connection):
                 self._last = None
             yield command
 
-    def over(self) -> str:
-        """Why a head that isn't whole yet won't be waited for; "" while it will."""
+    def over(self) -> tuple[int, str] | None:
+        """The status and the words for a head that isn't whole and won't be waited for."""
         if not self.buf:
             self._began = None
-            return ""
+            return None
         self._began = self._began or time.monotonic()
         if len(self.buf) > HEAD_OCTETS:
-            return f"a head of more than {HEAD_OCTETS} octets"
-        return (
-            f"a head that took more than {HEAD_SECONDS:.0f} s" if time.monotonic() - self._began > HEAD_SECONDS else ""
-        )
+            return 431, f"a head of more than {HEAD_OCTETS} octets"
+        patience: int = getattr(self.context.options, HEAD_SECONDS)
+        return (408, f"a head that took more than {patience} s") if time.monotonic() > self._began + patience else None
 
 
 class Server(_Bounded, Http1Server):
@@ -118,8 +117,8 @@ class Server(_Bounded, Http1Server):
         """As its parent does, but not for ever."""
         yield from super().read_headers(event)
         if self.state == self.read_headers and (problem := self.over()):
-            yield MalformedHook(problem)
-            yield commands.SendData(self.conn, make_error_response(431, problem))
+            yield MalformedHook(problem[1])
+            yield commands.SendData(self.conn, make_error_response(*problem))
             yield commands.CloseConnection(self.conn)
             self.state = self.done
         elif self.state == self.done and self.request is None:

@@ -34,7 +34,7 @@ class Trouble(StrEnum):
     """What a connection ended by, where no rule ended it. The journal uses these words."""
 
     PINNED = "pinned"  # the client trusts other authorities than this system's: it refused our certificate
-    UNTRUSTED = "untrusted"  # the server's certificate can't be verified
+    UNTRUSTED = "untrusted"  # the server's certificate can't be verified, or its TLS is too old
     CLIENT_CERTIFICATE = "client-certificate"  # the server wants one of the client, which only the client could show
     FAULT = "fault"  # an error of our own
 

@@ -18,6 +18,7 @@ from typing import Any, Optional
 from mitmproxy.options import Options
 from mitmproxy.platform.linux import original_addr
 
+from proxy import http1
 from proxy.authority import Authority
 from proxy.client import Means
 from proxy.connection import ClientConnection
@@ -26,6 +27,15 @@ from proxy.questions import Questions
 from proxy.tls import Tls
 
 _MOST_CLIENTS = 2_048  # at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds that a client may take: `head` from its connecting to its first request or tunnel, and for each head of a
+    request from the first octet to the last; `idle` with nothing said by either side."""
+
+    head: int = 30
+    idle: int = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +48,7 @@ class ProxyConfig:
     gate: socket.socket
     authority: Authority
     roots: Path
+    patience: Patience = Patience()
 
 
 def run(config: ProxyConfig, ready: Callable[[], None]) -> int:
@@ -55,7 +66,7 @@ async def _serve(config: ProxyConfig, ready: Callable[[], None]) -> int:
     loop.add_signal_handler(signal.SIGTERM, told.set)
     install()
     _, questions = await loop.create_unix_connection(Questions, sock=config.gate)
-    door = Door(Means(_options(), questions, Tls(config.authority, config.roots)))
+    door = Door(Means(_options(config.patience), questions, Tls(config.authority, config.roots)))
     servers = [await asyncio.start_server(door.enter, sock=listener) for listener in config.listeners]
     ready()
     ended = asyncio.create_task(told.wait())
@@ -90,10 +101,12 @@ class Door:
             self._inside -= 1
 
 
-def _options() -> Options:
+def _options(patience: Patience) -> Options:
     """What mitmproxy's layers look up. Bodies are never kept, sizes not limited, and after an upgrade octets pass."""
-    options = Options(rawtcp=True, websocket=False)
-    later: list[tuple[str, Any, Any]] = [  # what its add-ons would add
+    options = Options(rawtcp=True, websocket=False, tcp_timeout=patience.idle)
+    later: list[tuple[str, Any, Any]] = [
+        (http1.HEAD_SECONDS, int, patience.head),
+        # What its add-ons would add:
         ("validate_inbound_headers", bool, True),
         ("normalize_outbound_headers", bool, True),
         ("store_streamed_bodies", bool, False),

@@ -33,7 +33,7 @@ def unreachable(refusal: Refusal, accept: str) -> Answer:
 
 def _answer(status: int, error: bytes, refusal: Refusal, accept: str) -> Answer:
     as_json = "json" in accept.lower()
-    body = _json(refusal) if as_json else _text(refusal)
+    body = _json(refusal) if as_json else _text(refusal, "denied" if status == 403 else "failed")
     kind = b"application/json" if as_json else b"text/plain; charset=utf-8"
     fields = (
         (b"content-type", kind),
@@ -48,8 +48,8 @@ def _json(refusal: Refusal) -> bytes:
     return msgspec.json.encode({"denied_by": "dnsfw", **msgspec.structs.asdict(refusal)}) + b"\n"
 
 
-def _text(refusal: Refusal) -> bytes:
-    lines = [f"dnsfw: denied: {refusal.what}", f"    {refusal.why}"]
+def _text(refusal: Refusal, verdict: str) -> bytes:
+    lines = [f"dnsfw: {verdict}: {refusal.what}", f"    {refusal.why}"]
     if refusal.line:
         lines.append(f"    to allow it: {refusal.line}")
     return "\n".join([*lines, ""]).encode(errors="backslashreplace")

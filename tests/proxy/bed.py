@@ -29,6 +29,7 @@ from policy.parse import parse
 OWNER = Owner(pid=7, start_time=70, uid=1000, exe="/usr/bin/git", argv=("git",), cgroup="/job")
 NGINX = {4: "198.51.100.80", 6: "2001:db8::80"}
 PYTHON = {4: "198.51.100.81", 6: "2001:db8::81"}
+OLD = {4: "198.51.100.82", 6: "2001:db8::82"}  # nginx again, with no TLS from this decade
 PATIENCE = 10.0
 _PORT = 8090  # the proxy's
 _INSIDE = """
@@ -110,20 +111,22 @@ class Bed:
 
 
 @contextmanager
-def built(directory: Path, policy: str, hosts: dict[str, dict[int, str]], inspected: Sequence[str]) -> Iterator[Bed]:
-    """A bed with a proxy in it. `inspected` are the hosts of the URL rules."""
+def built(
+    directory: Path, policy: str, hosts: dict[str, dict[int, str]], inspected: Sequence[str], patience: int = 30
+) -> Iterator[Bed]:
+    """A bed with a proxy in it. `inspected` are the hosts of the URL rules, `patience` the proxy's in seconds."""
     with ExitStack() as stack:
         inside, outside = (stack.enter_context(NetworkNamespace()) for _ in range(2))
         with inside.entered():
             _ip(_INSIDE)
             subprocess.run(["nft", "-f", "-"], input=_STEER, text=True, check=True)
         with outside.entered():
-            at = [ip for ips in (NGINX, PYTHON) for ip in ips.values()]
+            at = [ip for ips in (NGINX, PYTHON, OLD) for ip in ips.values()]
             _ip("".join(f"addr add {ip} dev lo {'nodad' if ':' in ip else ''}\n" for ip in at))
         bed = Bed(inside, outside, directory, hosts)
         ours, theirs = socket.socketpair()
         stack.enter_context(_gate(stack.enter_context(ours), policy, bed))
-        stack.enter_context(_proxy(theirs, inspected, bed))
+        stack.enter_context(_proxy(theirs, [",".join(inspected), str(patience)], bed))
         yield bed
 
 
@@ -154,7 +157,7 @@ def _gate(end: socket.socket, policy: str, bed: Bed) -> Iterator[None]:
 
 
 @contextmanager
-def _proxy(gate: socket.socket, inspected: Sequence[str], bed: Bed) -> Iterator[None]:
+def _proxy(gate: socket.socket, more: Sequence[str], bed: Bed) -> Iterator[None]:
     with ExitStack() as stack:
         with bed.inside.entered():
             listeners = [
@@ -162,7 +165,7 @@ def _proxy(gate: socket.socket, inspected: Sequence[str], bed: Bed) -> Iterator[
                 for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
             ]
         handed = [gate.fileno(), *(listener.fileno() for listener in listeners)]
-        words = [str(gate.fileno()), str(bed.directory / "ca.pem"), ",".join(inspected)]
+        words = [str(gate.fileno()), str(bed.directory / "ca.pem"), *more]
         with bed.outside.entered():
             bed.proxy = subprocess.Popen(
                 [sys.executable, "-m", "tests.proxy.process", *words, *map(str, handed[1:])],

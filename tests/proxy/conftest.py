@@ -7,13 +7,14 @@ from collections.abc import Iterator
 import pytest
 
 from dnsfw.playground.certificates import make_certificates
-from tests.proxy.bed import NGINX, PYTHON, Bed, built, certificates
+from tests.proxy.bed import NGINX, OLD, PYTHON, Bed, built, certificates
 from tests.proxy.servers import Origin, nginx, python_server
 
 INSPECTED = ("api.example", "py.example", "wrong.example", "lax.example", "mutual.example", "old.example")
 HOSTS = {
     **dict.fromkeys((*INSPECTED, "plain.example", "kept.example", "other.example"), NGINX),
     "py.example": PYTHON,
+    "old.example": OLD,
 }
 POLICY = """\
 * https://api.example/*

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from tests import features
-from tests.proxy.bed import NGINX, PATIENCE, PYTHON, Bed
+from tests.proxy.bed import NGINX, OLD, PATIENCE, PYTHON, Bed
 
 _NGINX = """
 daemon off; master_process off; user root; pid {d}/nginx.pid; error_log {d}/nginx.log;
@@ -35,7 +35,7 @@ http {{
     location /moved {{ return 302 /secret; }}
     location /trailer/ {{ root {d}/www; add_trailer X-Sum 42; }}
   }}
-  server {{ listen {v4}:443 ssl http2; server_name old.example; ssl_protocols TLSv1; ssl_ciphers ALL:@SECLEVEL=0; }}
+  server {{ listen {old}:443 ssl; ssl_protocols TLSv1.1; ssl_ciphers ALL:@SECLEVEL=0; }}
   server {{
     listen {v4}:443 ssl http2; server_name mutual.example;
     ssl_verify_client on; ssl_client_certificate {d}/ca.pem;
@@ -53,7 +53,7 @@ http {{
 def nginx(bed: Bed) -> Iterator[None]:
     """Answers with the host and the path that it understood; files of `www` below /files/."""
     file = bed.directory / "nginx.conf"
-    file.write_text(_NGINX.format(d=bed.directory, v4=NGINX[4], v6=NGINX[6]))
+    file.write_text(_NGINX.format(d=bed.directory, v4=NGINX[4], v6=NGINX[6], old=OLD[4]))
     program = features.nginx()
     assert program is not None
     log = bed.directory / "nginx.log"

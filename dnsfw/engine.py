@@ -39,6 +39,7 @@ from dnsfw.journal import Journal
 from dnsfw.lifecycle import Life, Turn
 from dnsfw.liveflows import LiveFlows, judge_again
 from dnsfw.orders import Orders
+from dnsfw.packets import Packets
 from dnsfw.pinned import Pinned
 from dnsfw.place import QUEUE, EngineConfig, GuardOptions
 from dnsfw.policies import Loaded, Surroundings, load_policy, pinned_policy
@@ -50,9 +51,7 @@ from dnsfw.system import system_upstreams
 from dnsfw.tally import Tally, several, summary
 from firewall.frames import LinkWatch
 from firewall.overflow import LoadFile
-from firewall.packet import PacketError, parse_packet
-from firewall.queue import Queue
-from policy import Action, Bindings, Flow
+from policy import Bindings
 from policy.inspected import inspected
 from resolver.core import Refusal, ResolverConfig
 from resolver.server import Resolver
@@ -94,7 +93,7 @@ class Engine:
         with nullcontext() if place.network is None else place.network.entered():
             diag = stack.enter_context(SockDiag())
             load = stack.enter_context(LoadFile(QUEUE))
-            self._queue = stack.enter_context(Queue(QUEUE, self._judge, self._fault, self._malformed))
+            self._packets = stack.enter_context(Packets(QUEUE))
             self._live = LiveFlows(stack, diag)
         self._links = stack.enter_context(LinkWatch()) if place.network is None and not options.audit else None
         # The table is made while the compiler works.
@@ -139,7 +138,7 @@ class Engine:
         loop.set_exception_handler(self._gate.escaped)
         self._journal.start()  # not before privilege is gone: capset(2) is for one thread
         await self._resolver.serve(loop, self._listeners.udp, self._listeners.tcp)
-        loop.add_reader(self._queue.fileno(), self._queue.drain)
+        self._packets.serve(loop, self._gate)
         if self._links is not None:
             loop.add_reader(self._links.fileno(), self._cover_links)
             self._cover_links()
@@ -148,7 +147,7 @@ class Engine:
         self._tell_beginning()
         self._channel.send(Ready())
         finish = await self._converse(loop)
-        loop.remove_reader(self._queue.fileno())
+        self._packets.rest()
         self._proxies.close()
         self._control.close()
         await self._resolver.close()
@@ -193,27 +192,13 @@ class Engine:
         if life.turn is Turn.DIED:
             self._gate.fault(RuntimeError(f"the proxy died ({life.reason}); URL rules deny until it is back"), None)
 
-    def _judge(self, flow: Flow) -> Action:
-        return self._gate.flow(flow)
-
-    def _fault(self, error: BaseException, packet: bytes) -> None:
-        """The queue's boundary: what broke was the judgement, so the packet can still be read."""
-        try:
-            flow = parse_packet(packet)
-        except PacketError:
-            flow = None
-        self._gate.fault(error, flow)
-
-    def _malformed(self, error: PacketError, _packet: bytes) -> None:
-        self._gate.unreadable(error)
-
     def _report(self) -> None:
         text = summary(self._tally, self._trouble(), audit=self._audit)
         self._channel.send(Finished(self._tally.denied, text))
 
     def _trouble(self) -> list[str]:
         """Sentences about the guard itself."""
-        said = []
+        said = self._packets.trouble()
         death = self._inheritance.last_death
         if death is not None:
             times = several(self._inheritance.deaths, "time")

@@ -68,7 +68,8 @@ def _key(entry: Entry) -> Hashable:
     if isinstance(subject, Query):
         return (subject.name, subject.qtype, id(entry.owner))
     if isinstance(subject, Flow):
-        return (int(subject.dst), id(entry.owner))
+        asked = None if entry.seen is None else entry.seen.name
+        return (int(subject.dst), entry.decision.action, asked, id(entry.owner))
     if isinstance(subject, Request):
         return (subject.scheme, subject.host, subject.method, subject.path, id(entry.owner))
     return None
@@ -76,7 +77,7 @@ def _key(entry: Entry) -> Hashable:
 
 def _alike(one: Entry, other: Entry) -> bool:
     """Of two entries with the same key."""
-    if one.owner is not other.owner or one.names != other.names:
+    if one.owner is not other.owner or one.names != other.names or one.seen != other.seen:
         return False
     if one.decision is not other.decision and one.decision != other.decision:
         return False

@@ -25,7 +25,9 @@ from policy import (
     Query,
     Reason,
     Request,
+    Seen,
     decide,
+    identified,
     resolvable,
 )
 from resolver.judge import Ruling
@@ -37,8 +39,8 @@ type OwnerOf = Callable[[Flow], Owner | None]
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """A connection that the proxy took, with what was known when it was opened, which holds for its life. `names` are
-    those bound to its destination; with TLS, the one that its client named."""
+    """A connection that is looked into, with what was known when it was opened, which holds for its life. `names` are
+    those bound to its destination; with TLS to the proxy, the one that its client named."""
 
     flow: Flow
     owner: Owner | None
@@ -86,16 +88,49 @@ class Gate:
         entry = Entry(query, decision, owner, (), spent=spent)
         return Ruling(self._settle(entry), partial(self._again, entry) if spent is None else None)
 
-    def flow(self, flow: Flow) -> Action:
-        """May this flow start? Anything but ALLOW needs a mechanism that does more than open it."""
+    def open(self, flow: Flow) -> tuple[Action, Connection]:
+        """May this flow start? PEEK: it may, and what its client says first is judged next. A connection is recorded in
+        between, since its first packet leaves; a datagram isn't, since nothing leaves before it was judged."""
         owner, now = self.owner_of(flow), self.clock()
         names = self._names(flow, owner, now)
-        decision = decide(self.policy, flow, owner, names)
+        connection = Connection(flow, owner, names)
+        decision = decide(self.policy, flow, owner, names, peek=True)
         if decision.action is Action.INSPECT and not self.inspects():
             decision = replace(decision, action=Action.DENY, reason=Reason.PROXY)
-        decision = self._settle(Entry(flow, decision, owner, names))
-        if decision.action is not Action.DENY:
-            self.admitted.note(flow, owner, names, now)
+        if decision.action is Action.PEEK and flow.proto == Proto.UDP:
+            return Action.PEEK, connection
+        return self._admit(Entry(flow, decision, owner, names), connection), connection
+
+    def named(self, connection: Connection, seen: Seen) -> Action:
+        """May it go on, now that its client has spoken?"""
+        flow, owner = connection.flow, connection.owner
+        names = self._known(connection)
+        entry = Entry(flow, identified(self.policy, flow, owner, names, seen), owner, names, seen=seen)
+        return self._admit(entry, replace(connection, names=(seen.name,)) if seen.name is not None else connection)
+
+    def hinted(self, connection: Connection, seen: Seen) -> bool:
+        """Would it be allowed, if that were all? Nothing is decided, so nothing recorded."""
+        known = self._known(connection)
+        return identified(self.policy, connection.flow, connection.owner, known, seen).action is Action.ALLOW
+
+    def unread(self, connection: Connection, problem: str) -> Action:
+        """Deny it for words that can't be read, or did not come in time."""
+        return self.failed(connection, Reason.MALFORMED, problem).decision.action
+
+    def era(self) -> Policy:
+        """What was judged by another policy is to be judged again."""
+        return self.policy
+
+    def _known(self, connection: Connection) -> tuple[str, ...]:
+        """Names that it was opened for, which may have run out since, and those that its far end has got since."""
+        return tuple(dict.fromkeys((*connection.names, *self.bindings.names(connection.flow.dst, self.clock()))))
+
+    def _admit(self, entry: Entry, connection: Connection) -> Action:
+        """Record what was decided, and remember as what a flow was let through."""
+        decision = self._settle(entry)
+        flow = connection.flow
+        if decision.action not in (Action.DENY, Action.PEEK):
+            self.admitted.note(flow, connection.owner, connection.names, self.clock())
         if flow.proto == Proto.UDP and decision.action is Action.ALLOW and self._depends_on_owner(decision):
             return Action.ONCE
         return decision.action
@@ -112,14 +147,14 @@ class Gate:
             return bound
         return tuple(dict.fromkeys((*known.names, *bound)))
 
-    def again(self, flow: Flow) -> Action:
-        """May this flow, let through before, go on? ALLOW says so, and INSPECT if the proxy has it. Recorded only where
-        a rule or the lack of one ends it."""
+    def again(self, flow: Flow, *, spoken: bool = True) -> Action:
+        """May this flow, let through before, go on? ALLOW says so, INSPECT if the proxy has it, and PEEK where its
+        client hasn't `spoken`. Recorded only where a rule or the lack of one ends it."""
         known = self.admitted.of(flow)
         owner = self.owner_of(flow) if known is None else known.owner
         names = self.bindings.names(flow.dst, self.clock()) if known is None else known.names
         decision = decide(self.policy, flow, owner, names, peek=known is None)
-        if decision.action is Action.PEEK:  # which of those names it was opened for can't be told any more
+        if decision.action is Action.PEEK and spoken:  # which of those names it was opened for can't be told any more
             decision = Decision(Action.DENY, Reason.NO_BINDING, decision.rule, None)
         if decision.action is Action.DENY:
             return self._settle(Entry(flow, decision, owner, names)).action

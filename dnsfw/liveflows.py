@@ -20,10 +20,9 @@ from firewall.marks import MASK, STATE, Mark, connection_mark, generation_mark
 from policy import Action, Proto
 
 # What the policy must say for a flow to go on, by what it said before. What reaches the proxy is judged there again.
-_ALLOWED: Final = frozenset({Action.ALLOW})
 _JUDGED: Final = {
-    Mark.ALLOW: _ALLOWED,
-    Mark.PEEK: _ALLOWED,
+    Mark.ALLOW: frozenset({Action.ALLOW}),
+    Mark.PEEK: frozenset({Action.ALLOW, Action.PEEK}),
     Mark.INSPECT: frozenset({Action.ALLOW, Action.INSPECT}),
 }
 
@@ -76,7 +75,8 @@ async def judge_again(live: LiveFlows, gate: Gate, former: int, generation: int)
 
 def _may_go_on(gate: Gate, tracked: Tracked) -> bool:
     try:
-        return gate.again(tracked.flow) in _JUDGED[Mark(tracked.mark & STATE)]
+        state = Mark(tracked.mark & STATE)
+        return gate.again(tracked.flow, spoken=state is not Mark.PEEK) in _JUDGED[state]
     except Exception as error:  # noqa: BLE001 - a boundary like the queue's: this flow is cut
         gate.fault(error, tracked.flow)
         return False

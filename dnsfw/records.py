@@ -13,7 +13,7 @@ from inspect import cleandoc
 import msgspec
 
 from dnsfw.lifecycle import Life
-from policy import Decision, Flow, Owner, Query, Request, Spent, Subject
+from policy import Decision, Flow, Owner, Query, Request, Seen, Spent, Subject
 
 SCHEMA = 1
 
@@ -22,7 +22,8 @@ SCHEMA = 1
 class Entry:
     """What the gate hands over: a subject, what was decided, and what was known. `fault` is an error's text, or what
     somebody else complained of; `spent` what a wildcard's budget comes to where this query was paid for or could not
-    be. `times` is how often it came, for a question that was repeated within a second."""
+    be; `seen` what a flow's client said first, once it was judged by that. `times` is how often it came, for a question
+    that was repeated within a second."""
 
     subject: Subject | None
     decision: Decision
@@ -31,6 +32,7 @@ class Entry:
     fault: str | None = None
     spent: Spent | None = None
     times: int = 1
+    seen: Seen | None = None
 
 
 class SubjectRecord(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -86,6 +88,13 @@ class SpentRecord(msgspec.Struct, frozen=True):
     entropy: float
 
 
+class SeenRecord(msgspec.Struct, frozen=True):
+    """What a client's first words said: `protocol` is tls, http, quic or other, `name` the host that it asked for."""
+
+    protocol: str
+    name: str | None
+
+
 class Record(msgspec.Struct, frozen=True, omit_defaults=False):
     """One decision, or so many `times` the same but for the source port: those after the first of some seconds, which
     has a record of its own, written at once. `v` is the schema's number, `time` and, of the last of many, `until`
@@ -104,6 +113,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=False):
     spent: SpentRecord | None = None
     times: int = 1
     until: str | None = None
+    seen: SeenRecord | None = None
 
 
 class LifeRecord(msgspec.Struct, frozen=True):
@@ -160,6 +170,7 @@ def _decision_record(entry: Entry, taken: Taken, mode: str) -> Record:
         spent=None if entry.spent is None else _spent(entry.spent),
         times=taken.times,
         until=None if taken.until is None else rfc3339(taken.until),
+        seen=None if entry.seen is None else SeenRecord(entry.seen.protocol.value, entry.seen.name),
     )
 
 

@@ -46,6 +46,8 @@ class Tally:
         """Count a decision, as often as it was taken."""
         decision = entry.decision
         self.kinds[type(entry.subject), decision.action, decision.reason] += entry.times
+        if decision.action is Action.PEEK:  # what comes of it is still to be told
+            return
         if entry.decision.action is not Action.DENY:
             self.allowed += entry.times
             if isinstance(entry.subject, Flow):
@@ -87,6 +89,8 @@ BECAUSE = {
     Reason.DENY_RULE: "a deny rule names it",
     Reason.PORT: "a rule allows this destination, but not this port or protocol",
     Reason.OWNER: "a rule allows this destination, but not for this process",
+    Reason.NAME: "the client asked for an allowed host, but at an address that this host was not resolved to",
+    Reason.NO_NAME: "the client did not say which of the address's hosts it wants",
     Reason.PATH: "a rule allows this host, but not this path",
     Reason.METHOD: "a rule allows this URL, but not this method",
     Reason.TYPE: "no program needs this DNS type",
@@ -101,6 +105,7 @@ BECAUSE = {
 
 NO_REMEDY = (
     Reason.DENY_RULE,
+    Reason.NAME,
     Reason.TYPE,
     Reason.BUDGET,
     Reason.UNTRUSTED,

@@ -2,7 +2,8 @@
 
 Law: pure. Any octets give a ClientHello, None (there must be more to come) or a ClientHelloError, and what two readers
 could read differently is refused. Nothing behind the ClientHello is looked at. Sources: RFC 8446 sections 4.1.2, 4.2
-and 5.1, which hold for TLS 1.2 too (RFC 5246 section 7.4.1.2); RFC 6066 section 3.
+and 5.1, which hold for TLS 1.2 too (RFC 5246 section 7.4.1.2); RFC 6066 section 3; RFC 9001 section 4.1.3 for QUIC,
+which has no records.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ class ClientHelloError(Exception):
     """Not a ClientHello that can be read without ambiguity. The message says what is wrong with it."""
 
 
+class _EndError(ClientHelloError):
+    """There is less than was said."""
+
+
 @dataclass(frozen=True, slots=True)
 class ClientHello:
     """`name` is the server's, canonical (policy.names); None where the client doesn't say."""
@@ -34,17 +39,44 @@ def read_client_hello(data: bytes) -> ClientHello | None:
 
     Where it is encrypted (ECH, RFC 9849), the outer one's name counts.
     """
-    message = _message(data)
-    return None if message is None else _client_hello(_Reader(message))
+    message, whole = _message(data)
+    return _client_hello(_Reader(message[_MESSAGE_HEADER:])) if whole else None
 
 
-def _message(data: bytes) -> bytes | None:
-    """The body of the first handshake message, out of as many records as it takes (RFC 8446 section 5.1)."""
+def read_handshake(message: bytes) -> ClientHello | None:
+    """The same of a handshake message without records, as QUIC has it (RFC 9001 section 4.1.3)."""
+    size = _message_size(message)
+    if size is None or len(message) < size:
+        return None
+    return _client_hello(_Reader(message[_MESSAGE_HEADER:size]))
+
+
+def name_so_far(data: bytes) -> str | None:
+    """The name in what has come of a ClientHello, if it has come. Raises ClientHelloError.
+
+    Some servers choose a host by it before they have the rest.
+    """
+    body = _Reader(_message(data)[0][_MESSAGE_HEADER:])
+    try:
+        _skip_to_extensions(body)
+        body.take(2)  # the length of them all
+        while True:
+            kind, extension = body.number(2), body.vector(2)
+            if kind == _SERVER_NAME:
+                break
+    except _EndError:
+        return None
+    return _host_name(_Reader(extension))
+
+
+def _message(data: bytes) -> tuple[bytes, bool]:
+    """What there is of the first handshake message, out of as many records as it takes (RFC 8446 section 5.1); and
+    whether that is all of it."""
     message, size, at = bytearray(), None, 0
     while len(message) != size:
         length = _record_length(data[at : at + _RECORD_HEADER])
         if length is None:
-            return None
+            return bytes(message), False
         at += _RECORD_HEADER
         end = len(message) + length
         message += data[at : at + length]
@@ -53,8 +85,8 @@ def _message(data: bytes) -> bytes | None:
         if size is not None and end > size:
             raise ClientHelloError("more in the record than a ClientHello")
         if at > len(data):
-            return None
-    return bytes(message[_MESSAGE_HEADER:])
+            return bytes(message), False
+    return bytes(message), True
 
 
 def _record_length(header: bytes) -> int | None:
@@ -71,7 +103,7 @@ def _record_length(header: bytes) -> int | None:
     return length
 
 
-def _message_size(start: bytearray) -> int | None:
+def _message_size(start: bytes | bytearray) -> int | None:
     """With its header; None while that isn't whole."""
     if start and start[0] != _CLIENT_HELLO:
         raise ClientHelloError(f"handshake message of type {start[0]}")
@@ -84,14 +116,18 @@ def _message_size(start: bytearray) -> int | None:
 
 
 def _client_hello(body: _Reader) -> ClientHello:
-    body.take(2 + 32)  # legacy_version, random
-    body.vector(1)  # legacy_session_id
-    body.vector(2)  # cipher_suites
-    body.vector(1)  # legacy_compression_methods
+    _skip_to_extensions(body)
     extensions = _extensions(_Reader(body.vector(2))) if body else {}
     body.finish()
     named = extensions.get(_SERVER_NAME)
     return ClientHello(None if named is None else _host_name(_Reader(named)))
+
+
+def _skip_to_extensions(body: _Reader) -> None:
+    body.take(2 + 32)  # legacy_version, random
+    body.vector(1)  # legacy_session_id
+    body.vector(2)  # cipher_suites
+    body.vector(1)  # legacy_compression_methods
 
 
 def _extensions(block: _Reader) -> dict[int, bytes]:
@@ -132,7 +168,7 @@ class _Reader:
     def take(self, count: int) -> bytes:
         end = self._at + count
         if end > len(self._data):
-            raise ClientHelloError("a length reaches past the end")
+            raise _EndError("a length reaches past the end")
         taken = self._data[self._at : end]
         self._at = end
         return taken

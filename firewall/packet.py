@@ -7,15 +7,15 @@ refused. Checksums are the kernel's business: a queued packet need not have its 
 from __future__ import annotations
 
 from struct import Struct
-from typing import Final
+from typing import Final, NamedTuple
 
 from policy.values import Flow, Proto, address
 
 type Bytes = bytes | memoryview
 
-# Octets of a packet that are looked at, and so how much of it the queue copies. Room for every header we accept; only
-# of a longer packet may the end be missing.
-COPIED: Final = 512
+# Octets of a packet that are looked at, and so how much of it the queue copies; netfilterqueue has hardly more room.
+# Enough for every header we accept; only of a longer packet may the end be missing.
+COPIED: Final = 4000
 
 # version+IHL, total length, flags+offset, protocol, source, destination (RFC 791 section 3.1)
 _V4: Final = Struct("!BxHxxHxBxx4s4s")
@@ -34,11 +34,28 @@ class PacketError(Exception):
     """A packet that can't be read without ambiguity. The message says what is wrong with it."""
 
 
+class Header(NamedTuple):
+    """Where the transport header of a packet starts and where the packet ends, in octets; what IP says of it."""
+
+    proto: int
+    start: int
+    total: int
+    src: bytes
+    dst: bytes
+
+
 def parse_packet(data: Bytes) -> Flow:
     """The flow of one IPv4 or IPv6 packet, whole or its first COPIED octets. Raises PacketError.
 
     Of ICMP, echo requests only. Protocols other than TCP, UDP and ICMP have no ports here: they are to be judged too.
     """
+    header = parse_header(data)
+    sport, dport = _ports(data, header.proto, header.start, header.total)
+    return Flow(header.proto, address(header.src), sport, address(header.dst), dport)
+
+
+def parse_header(data: Bytes) -> Header:
+    """The IP headers of one packet, extensions included. Raises PacketError."""
     if len(data) < _V4.size:
         raise PacketError("shorter than an IP header")
     version = data[0] >> 4
@@ -49,7 +66,7 @@ def parse_packet(data: Bytes) -> Flow:
     raise PacketError(f"IP version {version}")
 
 
-def _ipv4(data: Bytes) -> Flow:
+def _ipv4(data: Bytes) -> Header:
     first, total, fragment, proto, src, dst = _V4.unpack_from(data)
     start = (first & 0x0F) * 4
     if start < _V4.size or total < start:
@@ -59,11 +76,10 @@ def _ipv4(data: Bytes) -> Flow:
         raise PacketError("IPv4 fragment or reserved flag")
     if start > _V4.size:
         _check_options(data[_V4.size : start])
-    sport, dport = _ports(data, proto, start, total)
-    return Flow(proto, address(src), sport, address(dst), dport)
+    return Header(proto, start, total, src, dst)
 
 
-def _ipv6(data: Bytes) -> Flow:
+def _ipv6(data: Bytes) -> Header:
     if len(data) < _V6.size:
         raise PacketError("truncated IPv6 header")
     length, following, src, dst = _V6.unpack_from(data)
@@ -72,8 +88,7 @@ def _ipv6(data: Bytes) -> Flow:
     if src.startswith(_MAPPED) or dst.startswith(_MAPPED):  # `address` would make it IPv4's, where it doesn't go
         raise PacketError("IPv4-mapped address on the wire")
     proto, start = _after_extensions(data, following, total) if following in _EXTENSIONS else (following, _V6.size)
-    sport, dport = _ports(data, proto, start, total)
-    return Flow(proto, address(src), sport, address(dst), dport)
+    return Header(proto, start, total, src, dst)
 
 
 def _check_length(data: Bytes, total: int) -> None:

@@ -17,6 +17,7 @@ from netfilterqueue import NetfilterQueue, Packet
 
 from firewall.marks import ONCE, OTHERS, Mark
 from firewall.packet import COPIED, PacketError, parse_packet
+from firewall.peeks import Answer
 from policy.values import Action, Flow
 
 _WAITING: Final = 4096  # packets in the kernel; more are dropped, and counted (firewall.overflow)
@@ -32,7 +33,7 @@ _VERDICTS: Final[dict[Action, int]] = {
     Action.INSPECT: Mark.INSPECT,
 }
 
-type Judge = Callable[[Flow], Action]
+type Judge = Callable[[Flow, bytes], Answer]
 type Fault = Callable[[BaseException, bytes], None]
 type Malformed = Callable[[PacketError, bytes], None]
 
@@ -40,16 +41,17 @@ type Malformed = Callable[[PacketError, bytes], None]
 class Queue:
     """Queue `number` of the network namespace that is current at construction, as a context manager.
 
-    `judge` decides; `malformed` is told of packets that can't be read, `fault` of exceptions out of `judge`: both are
-    denied. Raises OSError where the queue is taken or we lack CAP_NET_ADMIN. Overflow denies.
+    `judge` decides on a flow's packet; `malformed` is told of packets that can't be read, `fault` of exceptions out of
+    `judge`: both are denied. Raises OSError where the queue is taken or we lack CAP_NET_ADMIN. Overflow denies.
     """
 
     def __init__(self, number: int, judge: Judge, fault: Fault, malformed: Malformed) -> None:
         self._judge = judge
         self._fault = fault
         self._malformed = malformed
+        self._held: dict[Flow, list[Packet]] = {}
         self._netlink = NetfilterQueue()
-        self._netlink.bind(number, self._answer, max_len=_WAITING, range=COPIED, sock_len=_SOCKET_OCTETS)
+        self._netlink.bind(number, self._take, max_len=_WAITING, range=COPIED, sock_len=_SOCKET_OCTETS)
         # An overflow would otherwise stop the kernel from queueing until the socket is empty (netlink(7)).
         with socket.socket(fileno=os.dup(self.fileno())) as same:
             same.setsockopt(_SOL_NETLINK, _NETLINK_NO_ENOBUFS, 1)
@@ -64,8 +66,14 @@ class Queue:
         # Of a socket, the library wants recv() alone; it stops at EAGAIN.
         self._netlink.run_socket(_Batch(self.fileno()))  # type: ignore[arg-type]  # typed as a whole socket
 
+    def release(self, flow: Flow, action: Action) -> None:
+        """Answer the packets of this flow that were held back, in the order in which they came."""
+        for packet in self._held.pop(flow, ()):
+            _give(packet, _VERDICTS.get(action, Mark.DENY))
+
     def close(self) -> None:
         """From now on the kernel drops what would be queued, and what is waiting. May be called twice."""
+        self._held.clear()
         self._netlink.unbind()
 
     def __enter__(self) -> Self:
@@ -76,23 +84,40 @@ class Queue:
     ) -> None:
         self.close()
 
-    def _answer(self, packet: Packet) -> None:
-        """Accepted with a mark in either case: `enforce` refuses a denied one so that its sender notices at once."""
-        mark: int = Mark.DENY
+    def _take(self, packet: Packet) -> None:
+        """Whatever comes out of the reports, the kernel gets its answer."""
+        mark: int | None = Mark.DENY
         try:
-            mark = self._verdict(packet.get_payload())
-        finally:  # whatever comes out of the reports, the kernel gets its answer
-            packet.set_mark(packet.get_mark() & OTHERS | mark)
-            packet.accept()
+            mark = self._verdict(packet)
+        finally:
+            if mark is not None:
+                _give(packet, mark)
 
-    def _verdict(self, data: bytes) -> int:
+    def _verdict(self, packet: Packet) -> int | None:
+        """None where it is held back."""
+        data = packet.get_payload()
         try:
-            return _VERDICTS.get(self._judge(parse_packet(data)), Mark.DENY)
+            flow = parse_packet(data)
+            answer = self._judge(flow, data)
+            if answer.action is None:
+                self._held.setdefault(flow, []).append(packet)
+                return None
+            if self._held:
+                self.release(flow, answer.action)
+            if answer.instead is not None:
+                packet.set_payload(answer.instead)
+            return _VERDICTS.get(answer.action, Mark.DENY)
         except PacketError as error:
             self._malformed(error, data)
         except Exception as error:  # noqa: BLE001 - the one boundary: this packet is denied, the guard lives on
             self._fault(error, data)
         return Mark.DENY
+
+
+def _give(packet: Packet, mark: int) -> None:
+    """Accepted with a mark in any case: `enforce` refuses a denied one so that its sender notices at once."""
+    packet.set_mark(packet.get_mark() & OTHERS | mark)
+    packet.accept()
 
 
 class _Batch:

@@ -5,7 +5,7 @@ The parser is imported by its own name, `policy.parse`: whoever only carries val
 
 from policy.bindings import Bindings
 from policy.budget import Budgets, Limits, Spent
-from policy.decide import Decision, decide, opaque, resolvable, unverified
+from policy.decide import NAMING_PORTS, Decision, decide, identified, opaque, resolvable, unverified
 from policy.errors import PolicyInvalid, PolicySyntaxError
 from policy.index import Policy
 from policy.render import render
@@ -22,11 +22,14 @@ from policy.values import (
     Query,
     Reason,
     Request,
+    Seen,
+    Spoken,
     Subject,
     address,
 )
 
 __all__ = [
+    "NAMING_PORTS",
     "Action",
     "Address",
     "Attribute",
@@ -49,12 +52,15 @@ __all__ = [
     "Reason",
     "Request",
     "Rule",
+    "Seen",
     "Source",
     "Spent",
+    "Spoken",
     "Subject",
     "Url",
     "address",
     "decide",
+    "identified",
     "opaque",
     "render",
     "resolvable",

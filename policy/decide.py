@@ -15,7 +15,20 @@ from policy import paths
 from policy.index import Index, Policy
 from policy.names import InvalidNameError, canonical
 from policy.rules import Flag, Kind, Rule
-from policy.values import Action, Address, Flow, Owner, Proto, Query, Reason, Request, Subject, address
+from policy.values import (
+    Action,
+    Address,
+    Flow,
+    Owner,
+    Proto,
+    Query,
+    Reason,
+    Request,
+    Seen,
+    Spoken,
+    Subject,
+    address,
+)
 
 # How near a rule came to a subject it did not match; the last explains most.
 _NEARNESS = {
@@ -24,6 +37,9 @@ _NEARNESS = {
         (Reason.NO_RULE, Reason.NO_BINDING, Reason.PORT, Reason.OWNER, Reason.PATH, Reason.METHOD)
     )
 }
+
+# Where a client that names no host isn't just another protocol's: its server would choose the host for it.
+NAMING_PORTS = frozenset({80, 443})
 
 type Miss = Callable[[Rule], Reason | None]
 
@@ -45,7 +61,7 @@ def decide(
     """What may this subject do?
 
     `owner` is the process behind it, None if unknown. `names` are the canonical names bound to the destination now; a
-    query has none and needs none. With `peek`, a TCP flow that a host rule allows is PEEK instead of ALLOW.
+    query has none and needs none. With `peek`, a TCP or UDP flow that a host rule allows is PEEK instead of ALLOW.
     """
     match subject:
         case Query():
@@ -132,7 +148,8 @@ def _flow(policy: Policy, flow: Flow, owner: Owner | None, names: Sequence[str],
 
 
 def _opening(rule: Rule, flow: Flow, *, peek: bool) -> Action:
-    return Action.PEEK if peek and rule.kind is Kind.HOST and flow.proto == Proto.TCP else Action.ALLOW
+    speaks = flow.proto in (Proto.TCP, Proto.UDP)
+    return Action.PEEK if peek and rule.kind is Kind.HOST and speaks else Action.ALLOW
 
 
 def _flow_miss(rule: Rule, flow: Flow, owner: Owner | None) -> Reason | None:
@@ -169,6 +186,32 @@ def _looked_at(policy: Policy, flow: Flow, name: str) -> bool:
         for index in (policy.allows, policy.denies)
         for rule in index.by_name(name)
     )
+
+
+def identified(policy: Policy, flow: Flow, owner: Owner | None, names: Sequence[str], seen: Seen) -> Decision:
+    """ALLOW or DENY for a flow that was PEEK, now that its client has spoken. `names` are those of the destination.
+
+    A name must be allowed, and one of `names`. None at all will do where a rule says `no-sni`, or where the protocol
+    has no place for one and the port isn't one of those that serve many hosts.
+    """
+    if seen.name is not None:
+        decision = decide(policy, flow, owner, (seen.name,))
+        if decision.action is Action.DENY or seen.name in names:
+            return _opened(decision)
+        return Decision(Action.DENY, Reason.NAME, decision.rule, seen.name)
+    decision = decide(policy, flow, owner, names)
+    if decision.action is not Action.ALLOW or (seen.protocol is Spoken.OTHER and flow.dport not in NAMING_PORTS):
+        return _opened(decision)
+    destination = _Destination(flow.dst, names, lambda rule: _flow_miss(rule, flow, owner))
+    for rule, name in destination.matches(policy.allows):
+        if Flag.NO_SNI in rule.flags:
+            return Decision(Action.ALLOW, Reason.ALLOW_RULE, rule, name)
+    return Decision(Action.DENY, Reason.NO_NAME, decision.rule, decision.name)
+
+
+def _opened(decision: Decision) -> Decision:
+    """A flow that is open can't be sent to the proxy any more."""
+    return replace(decision, action=Action.DENY, reason=Reason.NAME) if decision.action is Action.INSPECT else decision
 
 
 def _request(policy: Policy, request: Request, owner: Owner | None, names: Sequence[str]) -> Decision:

@@ -74,6 +74,24 @@ class Request:
     path: str
 
 
+class Spoken(StrEnum):
+    """The protocols whose first words name a host, and all others."""
+
+    TLS = "tls"
+    HTTP = "http"
+    QUIC = "quic"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a client's first words say: the protocol, and the canonical name of the host it wants. `name` is None where
+    it doesn't say."""
+
+    protocol: Spoken
+    name: str | None
+
+
 type Subject = Query | Flow | Request
 
 
@@ -129,6 +147,8 @@ class Reason(StrEnum):
     NO_BINDING = "no-binding"  # an address that no allowed name was resolved to, and no address rule covers
     PORT = "port"  # a rule names the destination, not this port or protocol
     OWNER = "owner"  # a rule names the destination, not this process
+    NAME = "name"  # the client asks for an allowed host, at an address that this host was not resolved to
+    NO_NAME = "no-name"  # the client doesn't say which host it wants
     METHOD = "method"
     PATH = "path"
     TYPE = "type"  # a DNS type that programs have no use for, tunnels do

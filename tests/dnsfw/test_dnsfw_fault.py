@@ -16,6 +16,7 @@ from dnsfw.gate import Gate
 from dnsfw.namespaces import NetworkNamespace
 from dnsfw.records import Entry, to_record
 from firewall.packet import PacketError
+from firewall.peeks import Answer, Peeks
 from firewall.queue import Queue
 from firewall.ruleset import Plan
 from firewall.table import Table
@@ -91,7 +92,12 @@ def test_a_packet(network: NetworkNamespace, version: int) -> None:
     def malformed(error: PacketError, _packet: bytes) -> None:
         judge.unreadable(error)
 
-    with Queue(QUEUE, judge.flow, fault, malformed) as queue, Table(Plan(53053, QUEUE)):
+    peeks = Peeks(judge)
+
+    def answer(flow: Flow, packet: bytes) -> Answer:
+        return peeks.answer(flow, packet, 0.0)
+
+    with Queue(QUEUE, answer, fault, malformed) as queue, Table(Plan(53053, QUEUE)):
         assert sent(queue, version) in {errno.EHOSTUNREACH, errno.EACCES}  # ICMP's admin-prohibited: denied, at once
         (entry,) = entries
         assert (entry.decision.action, entry.decision.reason) == (Action.DENY, Reason.FAULT)

@@ -42,9 +42,9 @@ def query(name: str) -> Query:
 def test_a_flow_is_judged_by_the_names_bound_to_its_destination_and_its_owner() -> None:
     entries: list[Entry] = []
     judge = gate(entries)
-    assert judge.flow(flow(str(GOOD))) is Action.DENY
+    assert judge.open(flow(str(GOOD)))[0] is Action.DENY
     judge.bindings.bind("allowed.example", [(GOOD, 60.0)], NOW)
-    assert judge.flow(flow(str(GOOD))) is Action.ALLOW
+    assert judge.open(flow(str(GOOD)))[0] is Action.PEEK
     assert [entry.names for entry in entries] == [(), ("allowed.example",)]
     assert entries[-1].owner is OWNER
     assert judge.query(query("allowed.example")).action is Action.ALLOW
@@ -57,7 +57,7 @@ def test_an_unknown_owner_satisfies_no_attribute() -> None:
 def test_audit_lets_through_and_records_what_enforcing_would_have_said() -> None:
     entries: list[Entry] = []
     judge = gate(entries, audit=True)
-    assert judge.flow(flow(str(EVIL))) is Action.ALLOW
+    assert judge.open(flow(str(EVIL)))[0] is Action.ALLOW
     assert judge.query(query("evil.test")).action is Action.ALLOW
     assert [entry.decision.action for entry in entries] == [Action.DENY, Action.DENY]
 
@@ -91,7 +91,7 @@ def test_one_representation_of_an_address_from_binding_to_journal() -> None:
     entries: list[Entry] = []
     judge = gate(entries)
     judge.bindings.bind("allowed.example", [(address(IPv6Address(f"::ffff:{GOOD}").packed), 60.0)], NOW)
-    assert judge.flow(flow(f"::ffff:{GOOD}")) is Action.ALLOW
+    assert judge.open(flow(f"::ffff:{GOOD}"))[0] is Action.PEEK
     assert to_record(entries[0], 0.0, "enforce").subject.dst == str(GOOD)
 
 
@@ -111,7 +111,7 @@ def test_a_record_is_json_of_the_published_shape(tmp_path: Path) -> None:
     journal = Journal(file, "enforce", ROOT, Keeping(clock=lambda: 0.5))
     gate_entries: list[Entry] = []
     judge = gate(gate_entries)
-    judge.flow(flow(str(EVIL), 4444))
+    judge.open(flow(str(EVIL), 4444))
     for entry in gate_entries:
         journal.record(entry)
     journal.start()
@@ -138,6 +138,7 @@ def test_a_record_is_json_of_the_published_shape(tmp_path: Path) -> None:
         "spent": None,
         "times": 1,
         "until": None,
+        "seen": None,
     }
     assert journal.lost == 0
 

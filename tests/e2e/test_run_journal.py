@@ -163,9 +163,17 @@ def test_a_flow_is_named_by_what_was_resolved(inside: Inside, written: Written) 
     name = f"{secrets.token_hex(4)}.{atlas.WILDCARD_ZONE}"
     assert inside.resolve(name) == sorted(atlas.SHARED.addresses)
     mark = speak(inside, "tcp", atlas.SHARED.v6, 443)
-    record = written.await_record(lambda record: mark in (record["owner"] or {}).get("argv", ()))
-    assert name in record["names"]
-    assert record["decision"] == "allow"
+
+    def said(decision: str) -> dict[str, Any]:
+        return written.await_record(
+            lambda record: mark in (record["owner"] or {}).get("argv", ()) and record["decision"] == decision
+        )
+
+    opened, spoken = said("peek"), said("deny")
+    assert name in opened["names"]
+    assert (opened["seen"], opened["rule"]["text"]) == (None, f"*.{atlas.WILDCARD_ZONE}")
+    assert name in spoken["names"]
+    assert (spoken["seen"], spoken["reason"]) == ({"protocol": "other", "name": None}, "no-name")
 
 
 def test_one_decision_one_record(inside: Inside, written: Written) -> None:

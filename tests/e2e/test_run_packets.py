@@ -135,7 +135,9 @@ def test_a_bare_address_is_not_a_name_until_the_name_is_resolved(inside: Inside)
         assert inside.tcp(address, 80)["outcome"] == "ECONNREFUSED"
     assert inside.resolve(atlas.ALLOWED_NAME) == sorted(atlas.ALLOWED.addresses)
     for address in atlas.ALLOWED.addresses:
-        assert inside.tcp(address, 80, "GET / HTTP/1.0\r\n\r\n")["reply"].startswith("HTTP/1")
+        assert inside.tcp(address, 80, f"GET / HTTP/1.0\r\nHost: {atlas.ALLOWED_NAME}\r\n\r\n")["reply"].startswith(
+            "HTTP/1"
+        )
         assert inside.tcp(address, 443)["outcome"] == "ECONNREFUSED"  # of the same name, without a rule
 
 

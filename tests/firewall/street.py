@@ -23,6 +23,7 @@ import pytest
 
 from dnsfw.namespaces import NetworkNamespace
 from firewall.packet import PacketError
+from firewall.peeks import Answer
 from firewall.queue import Queue
 from firewall.ruleset import Plan
 from firewall.table import Table
@@ -181,11 +182,11 @@ class Listener:
                 return
             self._queue.drain()
 
-    def _record(self, flow: Flow) -> Action:
+    def _record(self, flow: Flow, _packet: bytes) -> Answer:
         with self._news:
             self.flows.append(flow)
             self._news.notify_all()
-        return self._judge(flow)
+        return Answer(self._judge(flow))
 
     def _malformed(self, error: PacketError, _data: bytes) -> None:
         with self._news:

@@ -7,6 +7,7 @@ import socket
 import pytest
 
 from firewall.overflow import Load, LoadFile, parse_status
+from firewall.peeks import Answer
 from firewall.queue import Queue
 from policy.values import Action
 from tests.firewall.street import ALLOWED, KERNEL, PLAN, QUEUE, STRANGER, Street, in_force
@@ -42,14 +43,11 @@ def test_another_format_is_an_error(text: str) -> None:
 def test_the_kernel_s_own_status_from_elsewhere(street: Street) -> None:
     """The file shows the namespace that it was opened in, wherever it is read; so does the queue's socket."""
 
-    def allow(_: object) -> Action:
-        return Action.ALLOW
-
     def unexpected(error: BaseException, _: bytes) -> None:
         raise error
 
     with street.inside.namespace.entered():
-        queue, file = Queue(QUEUE, allow, unexpected, unexpected), LoadFile(QUEUE)
+        queue, file = Queue(QUEUE, _allow, unexpected, unexpected), LoadFile(QUEUE)
     with queue, file, in_force(street.inside, PLAN), street.inside.udp(4) as client:
         for _ in range(3):
             client.sendto(b"x", (STRANGER[4], ALLOWED))
@@ -58,10 +56,14 @@ def test_the_kernel_s_own_status_from_elsewhere(street: Street) -> None:
         assert file.read() == Load()
 
 
+def _allow(*_: object) -> Answer:
+    return Answer(Action.ALLOW)
+
+
 @KERNEL
 def test_a_full_queue_drops_and_counts(street: Street) -> None:
     with street.inside.namespace.entered():
-        queue, file = Queue(QUEUE, lambda _: Action.ALLOW, _ignore, _ignore), LoadFile(QUEUE)
+        queue, file = Queue(QUEUE, _allow, _ignore, _ignore), LoadFile(QUEUE)
     with (
         street.outside.receive(4, STRANGER[4], ALLOWED) as sink,
         queue,

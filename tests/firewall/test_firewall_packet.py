@@ -57,7 +57,7 @@ GOOD = {
     "empty of an unknown protocol": (v4(253, b""), Flow(253, A4, 0, B4, 0)),
     "hop-by-hop": (v6(0, extension(6) + TCP), Flow(6, A6, 40000, B6, 443)),
     "hop-by-hop, destination": (v6(0, extension(60) + extension(17) + UDP), Flow(17, A6, 40000, B6, 443)),
-    "longer than what is copied": (v4(6, TCP + bytes(1400))[:COPIED], Flow(6, A4, 40000, B4, 443)),
+    "longer than what is copied": (v4(6, TCP + bytes(5000))[:COPIED], Flow(6, A4, 40000, B4, 443)),
 }
 
 BAD = {
@@ -70,8 +70,8 @@ BAD = {
     "v4 total too short": (v4(6, TCP, total=39), "40 octets where the IP header says 39"),
     "v4 total too long": (v4(6, TCP, total=41), "40 octets where the IP header says 41"),
     "copied in full and said to be shorter": (
-        v4(6, TCP + bytes(600), total=COPIED),
-        "640 octets where the IP header says 512",
+        v4(6, TCP + bytes(COPIED), total=COPIED),
+        "4040 octets where the IP header says 4000",
     ),
     "first fragment": (v4(6, TCP, fragment=0x2000), "IPv4 fragment"),
     "last fragment": (v4(6, TCP, fragment=0x0001), "IPv4 fragment"),
@@ -95,7 +95,10 @@ BAD = {
     "too many extensions": (v6(0, extension(60) * 4 + extension(6) + TCP), "too many"),
     "extension over the packet": (v6(60, bytes([6, 9]) + bytes(6)), "truncated TCP header"),
     "extension cut off": (v6(60, bytes([6, 0, 0, 0])), "truncated IPv6 extension"),
-    "extension beyond what is copied": (v6(60, extension(6, 480) + TCP)[:COPIED], "truncated TCP header"),
+    "extension beyond what is copied": (
+        v6(0, extension(60, 2040) + extension(6, 2040) + TCP)[:COPIED],
+        "truncated TCP header",
+    ),
     "extension over an unknown protocol": (v6(60, bytes([253, 9]) + bytes(6)), "longer than the packet"),
     "tcp cut off": (v4(6, TCP[:19]), "truncated TCP header"),
     "tcp header of 16": (v4(6, TCP[:12] + b"\x40" + TCP[13:]), "bad TCP header length"),

@@ -9,6 +9,7 @@ from socket import SOCK_RAW as RAW
 import pytest
 
 from firewall.packet import PacketError
+from firewall.peeks import Answer
 from firewall.queue import Queue
 from policy.values import Action, Flow
 from tests.firewall.street import ALLOWED, KERNEL, PATIENCE, PLAN, QUEUE, STRANGER, Street, in_force, nothing_arrived
@@ -16,8 +17,8 @@ from tests.firewall.street import ALLOWED, KERNEL, PATIENCE, PLAN, QUEUE, STRANG
 pytestmark = KERNEL
 
 
-def allow(_flow: Flow) -> Action:
-    return Action.ALLOW
+def allow(_flow: Flow, _packet: bytes) -> Answer:
+    return Answer(Action.ALLOW)
 
 
 def unexpected(error: BaseException, _data: bytes) -> None:
@@ -31,7 +32,7 @@ def wait(queue: Queue) -> None:
 def test_a_report_that_fails_still_denies(street: Street) -> None:
     """And is the caller's to hear of: nothing is swallowed."""
 
-    def judge(_flow: Flow) -> Action:
+    def judge(_flow: Flow, _packet: bytes) -> Answer:
         raise ValueError("broken on purpose")
 
     with street.inside.namespace.entered():
@@ -52,7 +53,7 @@ def test_a_report_that_fails_still_denies(street: Street) -> None:
 
 
 def test_what_interrupts_us_denies_the_packet_in_hand(street: Street) -> None:
-    def judge(_flow: Flow) -> Action:
+    def judge(_flow: Flow, _packet: bytes) -> Answer:
         raise KeyboardInterrupt
 
     with street.inside.namespace.entered():

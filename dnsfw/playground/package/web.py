@@ -15,7 +15,6 @@ from dnsfw.playground import atlas
 from dnsfw.playground.package.names import question
 from dnsfw.playground.package.way import Loot, Way
 
-_PEEK = "the address is allowed for another name; telling names on one address apart (the SNI peek) is not built yet"
 _INSPECT = "only decrypting can tell; rules for URLs are not built yet"
 
 
@@ -103,9 +102,9 @@ WAYS = (
     Way("https-borrowed-sni", "allowed SNI, attacker's address", (22, 26), allowed_sni_at_evil_address),
     Way("doh-address", "DNS over HTTPS, by address", (20,), doh_address),
     Way("doh-name", "DNS over HTTPS, by name", (20,), doh_name),
-    Way("shared-sni4", "attacker's SNI, allowed address, IPv4", (11, 26), shared_address, _PEEK),
-    Way("shared-sni6", "attacker's SNI, allowed address, IPv6", (11, 26), shared_address_v6, _PEEK),
-    Way("shared-no-sni", "no SNI, allowed address", (26,), shared_address_without_sni, _PEEK),
-    Way("shared-not-tls", "no TLS at all, allowed address", (26,), not_tls, _PEEK),
+    Way("shared-sni4", "attacker's SNI, allowed address, IPv4", (11, 26), shared_address),
+    Way("shared-sni6", "attacker's SNI, allowed address, IPv6", (11, 26), shared_address_v6),
+    Way("shared-no-sni", "no SNI, allowed address", (26,), shared_address_without_sni),
+    Way("shared-not-tls", "no TLS at all, allowed address", (26,), not_tls),
     Way("fronting", "allowed SNI, attacker's Host header", (26,), fronted, _INSPECT),
 )

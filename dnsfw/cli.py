@@ -6,7 +6,6 @@ Law: options, help and exit statuses. What a command does stands in its own modu
 from __future__ import annotations
 
 import os
-import re
 import signal
 import sys
 from pathlib import Path
@@ -18,26 +17,12 @@ import click
 from dnsfw import __version__
 from dnsfw.control.commands import COMMANDS
 from dnsfw.errors import DnsfwError
+from dnsfw.options import ANY_FILE, REPO, configured, effective_options, guard_options, host_options
 from dnsfw.playground.command import demo_command
 from dnsfw.poison.command import poison_command
 from dnsfw.terminal import explain
 
 _ROOTS_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_ANY_FILE = click.Path(path_type=Path, dir_okay=False)
-
-
-class _Upstream(click.ParamType[Any]):
-    """ADDR, ADDR:PORT, [V6] or [V6]:PORT."""
-
-    name = "address"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        from resolver.upstreams import UpstreamError, parse_upstream
-
-        try:
-            return parse_upstream(value)
-        except UpstreamError as error:
-            self.fail(str(error), param, ctx)
 
 
 class _Program(click.Group):
@@ -49,34 +34,6 @@ class _Program(click.Group):
         except DnsfwError as error:
             explain(error)
             sys.exit(error.exit_status)
-
-
-def _repository(_context: click.Context, _option: click.Parameter, value: str) -> str:
-    if value and not re.fullmatch(r"[\w.-]+/[\w.-]+", value, re.ASCII):
-        raise click.BadParameter("write OWNER/NAME, as in octocat/hello-world")
-    return value
-
-
-_REPO = click.option("--repo", default="", metavar="OWNER/NAME", callback=_repository,
-                     help="What {owner} and {repo} in the policy stand for. Default: $GITHUB_REPOSITORY.")  # fmt: skip
-
-
-def _guard_options(command: Any) -> Any:
-    """The options that every guard has."""
-    for option in reversed(
-        (
-            click.option("--policy", type=_ANY_FILE, help="What may leave. Default: dnsfw.policy in this folder."),
-            click.option("--audit", is_flag=True, help="Deny nothing; report what would have been denied."),
-            click.option("--upstream", "upstreams", type=_Upstream(), multiple=True, metavar="ADDR[:PORT]",
-                         help="Forward DNS to this server; may be repeated. Default: this host's own servers."),
-            click.option("--journal", type=_ANY_FILE, help="Append every decision to this file, a JSON object a line."),
-            click.option("--refused", is_flag=True, help="Answer denied names with REFUSED instead of NXDOMAIN."),
-            _REPO,
-            click.option("-q", "--quiet", is_flag=True, help="No summary at the end."),
-        )
-    ):  # fmt: skip
-        command = option(command)
-    return command
 
 
 @click.group(cls=_Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -94,10 +51,10 @@ def main() -> None:
 
 
 @main.command(short_help="Guard one command.", context_settings={"allow_interspersed_args": False})
-@_guard_options
+@guard_options
 @click.option("--fail-on-deny", is_flag=True, help="Exit 3 if the command succeeded but something was denied.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def run(command: tuple[str, ...], fail_on_deny: bool, **options: Any) -> None:  # noqa: FBT001 - click's calling convention
+def run(command: tuple[str, ...], fail_on_deny: bool, **_options: Any) -> None:  # noqa: FBT001 - click's calling convention
     """Run COMMAND in a network of its own from which only what the policy allows can leave.
 
     COMMAND runs as the user who called sudo. Its input, output, terminal, signals and exit status are its own.
@@ -108,18 +65,17 @@ def run(command: tuple[str, ...], fail_on_deny: bool, **options: Any) -> None:  
     125 if the guard can't be set up, 126 if COMMAND can't be executed, 127 if it isn't found.
     """
     from dnsfw import preflight
-    from dnsfw.place import GuardOptions
     from dnsfw.run import run as guarded
 
     environ = _callers_environment()
     preflight.check("run")
     _unwind_on_termination()
-    sys.exit(guarded(GuardOptions(**options), command, environ, fail_on_deny=fail_on_deny))
+    sys.exit(guarded(configured(host=False), command, environ, fail_on_deny=fail_on_deny))
 
 
 @main.command(short_help="Guard this host.")
-@_guard_options
-def up(**options: Any) -> None:
+@host_options
+def up(**_options: Any) -> None:
     """Guard this host: what leaves it is what the policy allows. Stays in the foreground; Ctrl-C ends it.
 
     Connections that are up already go on, and so do connections from outside to this host.
@@ -128,13 +84,12 @@ def up(**options: Any) -> None:
     Exit status: 0 when ended by a signal; 2 for a mistake in the call or the policy, 125 if the guard can't be set up.
     """
     from dnsfw import preflight
-    from dnsfw.place import GuardOptions
     from dnsfw.up import up as guard_host
 
     environ = _callers_environment()
     preflight.check("up")
     _unwind_on_termination()
-    sys.exit(guard_host(GuardOptions(**options), environ))
+    sys.exit(guard_host(configured(host=True), environ))
 
 
 @main.command(short_help="Open a host that a killed `up` left closed.")
@@ -146,6 +101,27 @@ def down() -> None:
     _callers_environment()
     preflight.check("down")
     sys.exit(clear_host())
+
+
+@main.command(short_help="Show what a guard of this host would be told.")
+@host_options
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+def config(*, as_json: bool, **_options: Any) -> None:
+    """Show what `dnsfw up` with these options would be told, and where each part of that comes from: the option, the
+    line of the configuration, or the default. The output is a configuration itself.
+
+    \b
+    Exit status: 0; 2 for a mistake in the call or in the configuration.
+    """
+    import msgspec
+
+    from dnsfw.config import show
+
+    effective = effective_options(host=True)
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(effective), indent=2).decode())
+    else:
+        click.echo(show(effective), nl=False)
 
 
 main.add_command(demo_command)
@@ -165,7 +141,7 @@ for _command in COMMANDS:
 )
 @click.option("--strict", is_flag=True, help="Warnings fail too.")
 @click.option("--dump", is_flag=True, help="Print the rules of one valid policy as JSON (docs/policy.schema.json).")
-@_REPO
+@REPO
 def check(files: tuple[Path, ...], repo: str, **options: Any) -> None:
     """Check policies without enforcing them: all mistakes, and what is valid but probably not meant.
 
@@ -181,7 +157,7 @@ def check(files: tuple[Path, ...], repo: str, **options: Any) -> None:
 
 
 @main.command("explain", short_help="Say what a policy decides on one subject, and why.")
-@click.argument("policy", type=_ANY_FILE)
+@click.argument("policy", type=ANY_FILE)
 @click.argument("subject")
 @click.option("--method", default="GET", show_default=True, help="Of a request.")
 @click.option("--exe", default="", help="The process: its executable's path.")
@@ -194,7 +170,7 @@ def check(files: tuple[Path, ...], repo: str, **options: Any) -> None:
 @click.option("--names", default="", metavar="NAME,...", help="Names that are bound to the subject's address.")
 @click.option("--address", default="", help="What the subject's name was resolved to.")
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
-@_REPO
+@REPO
 def explain_command(policy: Path, subject: str, repo: str, *, as_json: bool, **options: Any) -> None:
     """Say what POLICY decides on SUBJECT, by which rule, and why the nearest other rules do not match.
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 import pwd
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dnsfw.channel import Channel
+from dnsfw.journalfile import Rotation
 from dnsfw.namespaces import NetworkNamespace
 from dnsfw.privilege import User
 from dnsfw.runs import STATE_ROOT
+from policy import Limits
 from resolver.listeners import Listeners
 from resolver.upstreams import Upstream
 
@@ -26,8 +28,19 @@ _SYSTEM_USERS = range(1, 1000)  # login.defs(5), SYS_UID_MAX
 
 
 @dataclass(frozen=True, slots=True)
+class Lockdown:
+    """What is taken from users while a host is guarded: sudo(8) and the container engines' sockets from a user by name
+    ("": nobody), user namespaces and ptrace(2) from all but root."""
+
+    sudo: str = ""
+    containers: str = ""
+    user_namespaces: bool = False
+    ptrace: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class GuardOptions:
-    """What the command line says of a guard; all of it checked later, by whom it concerns."""
+    """What the command line and the configuration say of a guard; all of it checked later, by whom it concerns."""
 
     policy: Path | None
     audit: bool
@@ -37,6 +50,10 @@ class GuardOptions:
     quiet: bool
     repo: str = ""
     token: str = ""
+    rotation: Rotation = field(default_factory=Rotation)
+    limits: Limits = field(default_factory=Limits)
+    metrics_port: int = 0
+    lockdown: Lockdown = field(default_factory=Lockdown)
 
 
 @dataclass(frozen=True, slots=True)

@@ -194,10 +194,17 @@ def _token(file: Path | None) -> str:
 
 def read_token(file: Path) -> str:
     """What the file holds, without the line's end. Raises UsageError."""
+    from dnsfw.control.access import SHORTEST_TOKEN
+
     try:
-        return (sys.stdin.read(4096) if str(file) == "-" else file.read_text(encoding="utf-8")).strip()
+        token = (sys.stdin.read(4096) if str(file) == "-" else file.read_text(encoding="utf-8")).strip()
     except (OSError, ValueError) as error:
         raise UsageError(f"The token in {file} can't be read: {error}.") from error
+    if len(token) < SHORTEST_TOKEN:
+        raise UsageError(
+            f"The token in {file} is shorter than {SHORTEST_TOKEN} characters.", "Make one: openssl rand -hex 32"
+        )
+    return token
 
 
 def _dump(value: object) -> None:

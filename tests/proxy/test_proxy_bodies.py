@@ -1,0 +1,168 @@
+"""Bodies pass as they come: the proxy keeps next to nothing of them, and whoever is slow slows down the other side."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import DataReceived
+
+from tests.proxy.bed import NGINX, PATIENCE, PYTHON, Bed, built, certificates
+from tests.proxy.conftest import HOSTS, INSPECTED, POLICY
+from tests.proxy.servers import Origin
+from tests.proxy.test_proxy_http import VERSIONS, answered, get, talk
+
+pytestmark = pytest.mark.kernel("root", "netns", "nft", "nginx")
+
+MB = 1 << 20
+LARGE = 64 * MB
+MOST = 32 * MB  # that the proxy may grow by; two of them are in a body
+
+
+def memory(bed: Bed) -> int:
+    """The proxy's, resident, in octets."""
+    assert bed.proxy is not None
+    fields = Path(f"/proc/{bed.proxy.pid}/status").read_text().split()
+    return int(fields[fields.index("VmRSS:") + 1]) << 10
+
+
+@contextmanager
+def hardly_grown(bed: Bed) -> Iterator[None]:
+    before = memory(bed)
+    yield
+    assert memory(bed) - before < MOST
+
+
+@pytest.fixture(scope="module")
+def large(bed: Bed) -> Path:
+    """A file that nginx serves as /files/large."""
+    file = bed.directory / "www/files/large"
+    with file.open("wb") as made:
+        made.truncate(LARGE)
+    return file
+
+
+@VERSIONS
+def test_a_large_download_is_not_kept(bed: Bed, large: Path, http: str) -> None:
+    with hardly_grown(bed):
+        done = bed.curl(http, "-o", "/dev/null", "-w", "%{size_download}", "https://api.example/files/large")
+    assert int(done.stdout) == LARGE
+
+
+def test_a_large_upload_is_not_kept(bed: Bed, origin: Origin, large: Path) -> None:
+    with hardly_grown(bed):
+        assert bed.curl("-T", str(large), "-X", "PUT", "https://py.example/sink").stdout == b"%d\n" % LARGE
+
+
+@VERSIONS
+def test_a_large_refused_upload_is_not_kept(bed: Bed, large: Path, http: str) -> None:
+    with hardly_grown(bed):
+        assert bed.status(http, "-H", "Expect:", "-T", str(large), "https://api.example/secret") == "403"
+
+
+def test_a_client_that_doesn_t_read_holds_up_the_server(bed: Bed, origin: Origin) -> None:
+    with hardly_grown(bed), talk(bed, PYTHON, "py.example") as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        client.sendall(get(f"/bytes/{1 << 40}"))
+        _until_still(bed)
+
+
+def test_an_http2_stream_that_isn_t_read_holds_up_its_server_and_no_other_stream(bed: Bed, large: Path) -> None:
+    with hardly_grown(bed), talk(bed, NGINX, "api.example", "h2") as client:
+        http = H2Connection(H2Configuration(header_encoding=None))
+        http.initiate_connection()
+        http.increment_flow_control_window(1 << 30)  # the connection's: each stream's stays at 64 KiB
+        for stream, path in ((1, "/files/large"), (3, "/files/large"), (5, "/last")):
+            fields = [(":method", "GET"), (":scheme", "https"), (":authority", "api.example"), (":path", path)]
+            http.send_headers(stream, fields, end_stream=True)
+        body = b""
+        while body != b"api.example|/last\n":
+            client.sendall(http.data_to_send())
+            for event in http.receive_data(client.recv(65536)):
+                if isinstance(event, DataReceived) and event.stream_id == 5:
+                    body += event.data
+        _until_still(bed)
+
+
+def _until_still(bed: Bed) -> None:
+    """Wait until the proxy neither reads nor writes any more, for a tenth of a second."""
+    assert bed.proxy is not None
+    until, spent, still = time.monotonic() + PATIENCE, -1, 0
+    while still < 2:
+        assert time.monotonic() < until, "it goes on and on"
+        time.sleep(0.1)
+        now = int(Path(f"/proc/{bed.proxy.pid}/stat").read_text().rpartition(")")[2].split()[11])  # ticks of its own
+        still = still + 1 if now <= spent + 1 else 0
+        spent = now
+
+
+# Who takes too long.
+
+
+@pytest.fixture(scope="module")
+def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
+    """A bed whose proxy has a second's patience."""
+    directory = tmp_path_factory.mktemp("hasty")
+    certificates(directory, HOSTS)
+    with built(directory, POLICY, HOSTS, INSPECTED, patience=1) as made:
+        yield made
+
+
+def ended(client: socket.socket) -> bytes:
+    """What is still said until the other side hangs up."""
+    said = b""
+    try:
+        while data := client.recv(4096):
+            said += data
+    except ConnectionResetError:
+        pass
+    return said
+
+
+@pytest.mark.parametrize("begun", [b"", b"\x16\x03\x01", b"GET / HT"])
+def test_who_begins_and_says_no_more_is_hung_up_on(hasty: Bed, begun: bytes) -> None:
+    with hasty.connect(NGINX, 80) as client:
+        client.sendall(begun)
+        assert ended(client) == b""
+
+
+def test_a_head_that_comes_in_drops_is_not_waited_for(hasty: Bed) -> None:
+    with hasty.connect(NGINX, 80) as client:
+        answered(client, get("/secret", "api.example"))
+        began = time.monotonic()
+        with pytest.raises(OSError, match=r"reset|pipe"):  # noqa: PT012 - the drops are the test
+            while time.monotonic() < began + PATIENCE:
+                client.sendall(b"a")
+                time.sleep(0.1)
+        assert time.monotonic() < began + 5
+
+
+def test_a_head_without_end_is_cut_off(hasty: Bed) -> None:
+    with hasty.connect(NGINX, 80) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: api.example\r\n")
+        line = b"X: " + b"x" * 1000 + b"\r\n"
+        with pytest.raises(OSError, match=r"reset|pipe"):  # noqa: PT012
+            for _ in range(20_000):
+                client.sendall(line)
+    assert "65536 octets" in (hasty.entries[-1].fault or "")
+
+
+def test_a_client_that_is_idle_between_requests_is_hung_up_on(hasty: Bed) -> None:
+    with hasty.connect(NGINX, 80) as client:
+        assert b"403" in answered(client, get("/secret", "api.example"))[0]
+        assert ended(client) == b""
+
+
+def test_tls_without_a_request_is_hung_up_on(hasty: Bed) -> None:
+    context = ssl.create_default_context(cafile=hasty.root)
+    with context.wrap_socket(
+        hasty.connect(NGINX, 443), server_hostname="api.example", suppress_ragged_eofs=True
+    ) as tls:
+        assert ended(tls) == b""

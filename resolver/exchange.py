@@ -10,27 +10,31 @@ time it is, and carries out the step it gets back. One is driven like this::
         ...
 
 What a forger would have to guess (RFC 5452): the id, the socket's port and the case of the name, all new for each
-attempt. What a forger sends is ignored; only the deadline, or an answer that fits, ends a wait.
+attempt, and a cookie where the upstream speaks of cookies (RFC 7873). What a forger sends is ignored; only the
+deadline, or an answer that fits, ends a wait.
 """
 
 from __future__ import annotations
 
 import secrets
 import string
-from collections.abc import Callable, Iterator, Sequence
+import struct
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from resolver import wire
+from resolver.cookies import Bits, Cookie, Cookies
 from resolver.message import Message, MessageError, read_response
 from resolver.reply import Ede, Explanation
 from resolver.upstreams import Transport, Upstream
 from resolver.wire import HEADER, TYPE_CLASS
 
+_PADDING: Final = 12  # an EDNS option (RFC 7830 3)
+_BLOCK: Final = 128  # octets that an encrypted question's size is a multiple of (RFC 8467 4.1)
+_OPTION: Final = struct.Struct("!HH")
 _CASE_BIT: Final = 0x20
 _CASE_MASK: Final = bytes(_CASE_BIT if chr(octet) in string.ascii_letters else 0 for octet in range(256))
-
-type Bits = Callable[[int], int]
 
 
 class Asked(NamedTuple):
@@ -56,11 +60,13 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """Send `payload` (one message, without TCP's length) to `upstream` from a socket never used before."""
+    """Send `payload` (one message, without TCP's length) to `upstream`; over UDP from a socket never used before.
+    `cookie` is the one in it."""
 
     upstream: Upstream
     transport: Transport
     payload: bytes
+    cookie: Cookie | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +95,7 @@ class Exchange:
     upstreams: Sequence[Upstream]
     patience: Patience = field(default_factory=Patience)
     randbits: Bits = secrets.randbits
+    cookies: Cookies = field(default_factory=Cookies)
     deadline: float = 0.0
     ignored: int = 0
     timed_out: list[Upstream] = field(default_factory=list)
@@ -99,6 +106,7 @@ class Exchange:
     _near_misses: int = 0
     _error: Explanation | None = None
     _refused: list[Upstream] = field(default_factory=list)
+    _baked: list[Upstream] = field(default_factory=list)  # those that gave us another cookie, which they do once
 
     def start(self, now: float) -> Step:
         self._ends = now + self.patience.total
@@ -115,10 +123,26 @@ class Exchange:
             if attempt.transport is not Transport.UDP:
                 return self.closed(now)
             return self._try(attempt.upstream, Transport.TCP, now)  # RFC 7766 5
+        if attempt.cookie is not None and (step := self._known_by(attempt, attempt.cookie, message, now)):
+            return step
         if message.rcode in (wire.NOERROR, wire.NXDOMAIN):
             return Answered(message, attempt.upstream, now - self._sent)
         self._refused.append(attempt.upstream)
         return self._next(now)
+
+    def _known_by(self, attempt: Attempt, sent: Cookie, message: Message, now: float) -> Step | None:
+        """The next step if the answer's cookie asks for one: it may be the wrong one for the upstream, or missing."""
+        upstream = attempt.upstream
+        if message.cookie is not None:
+            self.cookies.learn(upstream, sent, message.cookie)
+        elif sent.server:  # it had one for us before: a good guess, or an upstream that has changed its mind
+            self.cookies.give_up(upstream, now)
+            return self._try(upstream, Transport.TCP, now)
+        if message.rcode != wire.BADCOOKIE:
+            return None
+        again = upstream not in self._baked
+        self._baked.append(upstream)
+        return self._try(upstream, Transport.UDP if again else Transport.TCP, now)  # RFC 7873 5.3
 
     def network_error(self, now: float) -> Step | None:
         """The socket reported an error. Over UDP that may be a forged ICMP message, so it only shortens the wait."""
@@ -160,6 +184,12 @@ class Exchange:
         except MessageError:
             return None
         sent = attempt.payload[wire.HEADER_SIZE : wire.HEADER_SIZE + len(self.asked.name)]
+        if (
+            attempt.cookie is not None
+            and message.cookie is not None
+            and not attempt.cookie.came_back_in(message.cookie)
+        ):
+            return None  # RFC 7873 5.3
         same = message.asked == sent if attempt.transport is Transport.UDP else message.asked.lower() == self.asked.name
         return message if same and message.qtype == self.asked.qtype else None
 
@@ -184,7 +214,10 @@ class Exchange:
         wait = self.patience.udp if transport is Transport.UDP else self.patience.stream
         self.deadline = min(now + wait, self._ends)
         self._sent, self._near_misses = now, 0
-        self._attempt = Attempt(upstream, transport, question_bytes(self.asked, self.randbits))
+        cookie = self.cookies.of(upstream, now) if transport is Transport.UDP else None
+        options = b"" if cookie is None else cookie.option
+        payload = question_bytes(self.asked, self.randbits, options, padded=transport is Transport.TLS)
+        self._attempt = Attempt(upstream, transport, payload, cookie)
         return self._attempt
 
 
@@ -192,12 +225,16 @@ def _silence(upstream: Upstream) -> Explanation:
     return Explanation(Ede.NO_REACHABLE_AUTHORITY, f"dnsfw: {upstream} does not answer")
 
 
-def question_bytes(asked: Asked, randbits: Bits) -> bytes:
-    """A question of our own for `asked`: random id and case, our EDNS, nothing of the client's but what it asks."""
+def question_bytes(asked: Asked, randbits: Bits, options: bytes = b"", *, padded: bool = False) -> bytes:
+    """A question of our own for `asked`: random id and case, our EDNS with these options, nothing of the client's but
+    what it asks; its size, if padded, says little of the name's."""
     size = len(asked.name)
     ident, letters = divmod(randbits(16 + 8 * size), 1 << 8 * size)  # one call: each is a system call
     case = int.from_bytes(asked.name.translate(_CASE_MASK)) & letters
     name = (int.from_bytes(asked.name) ^ case).to_bytes(size)
     flags = wire.RD | (wire.CD if asked.checking_disabled else 0)
-    opt = wire.opt_record(flags=wire.DO if asked.dnssec_ok else 0)
-    return HEADER.pack(ident, flags, 1, 0, 0, 1) + name + TYPE_CLASS.pack(asked.qtype, wire.IN) + opt
+    question = HEADER.pack(ident, flags, 1, 0, 0, 1) + name + TYPE_CLASS.pack(asked.qtype, wire.IN)
+    if padded:
+        size = len(question) + wire.OPT_FIXED.size + len(options) + _OPTION.size
+        options += _OPTION.pack(_PADDING, -size % _BLOCK) + bytes(-size % _BLOCK)
+    return question + wire.opt_record(flags=wire.DO if asked.dnssec_ok else 0, options=options)

@@ -15,6 +15,7 @@ from typing import Final
 
 from policy.values import Query
 from resolver.boundary import Boundary, Fault
+from resolver.cookies import Cookies
 from resolver.core import ResolverConfig
 from resolver.exchange import Answered, Asked, Attempt, Exchange, Failed, Outcome, Step
 from resolver.framing import Deframer, FrameError, frame
@@ -37,6 +38,7 @@ class Forwarder:
         self._standings = Standings(config.upstreams)
         secure = any(each.transport is Transport.TLS for each in config.upstreams)
         tls = verifying_context(config.authorities) if secure else None  # megabytes, where nobody needs it
+        self._cookies = Cookies()
         self._readiness = Readiness(loop)
         self._surroundings = _Surroundings(loop, self._readiness, clock, fault, tls)
         self._runs: dict[Asked, _Run] = {}
@@ -62,7 +64,7 @@ class Forwarder:
             run.waiters.append(done)
             return
         upstreams = self._standings.ranked(self._clock())
-        exchange = Exchange(asked, upstreams, self._config.patience)
+        exchange = Exchange(asked, upstreams, self._config.patience, cookies=self._cookies)
         run = self._runs[asked] = _Run(exchange, query, self._surroundings, self._finish)
         run.waiters.append(done)
         run.begin()

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from resolver import wire
+from resolver.cookies import OPTION as COOKIE
 from resolver.wire import HEADER, HEADER_SIZE, MAX_LABEL, MAX_NAME, TYPE_CLASS
 
 RECORD: Final = struct.Struct("!HHIH")  # type, class, TTL, RDLENGTH (RFC 1035 4.1.3)
@@ -59,8 +60,9 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One checked response. `asked` is the question's name with its case, as the server returned it; additional
-    records are checked for form and then dropped, since nothing here ever believes one."""
+    """One checked response. `asked` is the question's name with its case, as the server returned it; `cookie` is the
+    data of its COOKIE option, `extended` the high bits of its rcode. Additional records are checked for form and then
+    dropped, since nothing here ever believes one."""
 
     id: int
     flags: int
@@ -68,10 +70,12 @@ class Message:
     qtype: int
     answers: tuple[Record, ...]
     authority: tuple[Record, ...]
+    cookie: bytes | None = None
+    extended: int = 0
 
     @property
     def rcode(self) -> int:
-        return self.flags & wire.RCODE
+        return self.extended << 4 | self.flags & wire.RCODE  # RFC 6891 6.1.3
 
     @property
     def truncated(self) -> bool:
@@ -91,11 +95,14 @@ def read_response(data: bytes) -> Message:
     asked, qtype = reader.question()
     if flags & wire.TC:  # what came with it is no answer (RFC 2181 9); only header and question count
         return Message(ident, flags, asked, qtype, (), ())
-    sections = [[reader.record() for _ in range(count)] for count in (answers, authority, additional)]
+    sections = [[reader.record() for _ in range(count)] for count in (answers, authority)]
+    reader.edns_may_come = True  # here and nowhere before (RFC 6891 6.1.1)
+    for _ in range(additional):
+        reader.record()
     if reader.at != len(data):
         raise MessageError("octets after the message")
     kept = [tuple(record for record in section if record is not None) for section in sections]
-    return Message(ident, flags, asked, qtype, kept[0], kept[1])
+    return Message(ident, flags, asked, qtype, kept[0], kept[1], reader.cookie, reader.extended)
 
 
 @dataclass(slots=True)
@@ -105,6 +112,9 @@ class _Reader:
     data: bytes
     at: int = HEADER_SIZE
     known: dict[int, bytes] = field(default_factory=dict)
+    edns_may_come: bool = False
+    cookie: bytes | None = None
+    extended: int = 0
 
     def question(self) -> tuple[bytes, int]:
         try:
@@ -124,11 +134,30 @@ class _Reader:
         end = self.at + length
         if end > len(self.data):
             raise MessageError("record data beyond the message")
-        if rtype == wire.OPT or rclass != wire.IN or rtype in _OMITTED:
+        if rtype == wire.OPT:
+            self._edns(owner, ttl, end)
+            return None
+        if rclass != wire.IN or rtype in _OMITTED:
             self.at = end
             return None
         data = self._record_data(rtype, end)
         return Record(owner, rtype, ttl if ttl < 1 << 31 else 0, data)  # RFC 2181 8: a high bit means zero
+
+    def _edns(self, owner: bytes, ttl: int, end: int) -> None:
+        """The OPT record: one at most, at the root, its options to the last octet (RFC 6891 6.1.1, 6.1.2)."""
+        if owner != b"\0" or not self.edns_may_come:
+            raise MessageError("an OPT record where none may be")
+        self.edns_may_come = False
+        self.extended = ttl >> 24
+        while self.at < end:
+            code, length = self._unpack(TYPE_CLASS)
+            if self.at + length > end:
+                raise MessageError("an EDNS option longer than its record")
+            if code == COOKIE and self.cookie is None:
+                self.cookie = self.data[self.at : self.at + length]
+            self.at += length
+        if self.at != end:
+            raise MessageError("an EDNS option longer than its record")
 
     def _record_data(self, rtype: int, end: int) -> bytes:
         start = self.at

@@ -50,6 +50,7 @@ class ResolverConfig:
     max_waiting_each: int = 1024  # of one client address: a container can't use up what is for all
     tcp_connections: int = 128
     tcp_idle: float = 10.0  # RFC 7766 6.2.3 asks for "a few seconds"
+    upstream_idle: float = 10.0  # that a connection to an upstream is kept without a question (RFC 7766 6.2.3)
     tcp_pipeline: int = 32  # questions of one connection that are worked on at once
 
 

@@ -14,12 +14,15 @@ from dnsfw.poison.scenario import Lines, Over, Packet, written_out
 type Peer = tuple[str, int]
 
 _HEADER = struct.Struct("!6H")
+_OPT = struct.Struct("!BHHBBHH")
+_COOKIE, _OURS, _THEIRS = 10, 8, bytes(range(16))  # the option, octets of the resolver's half, the upstream's half
 _QR, _TC, _RD, _RA = 0x8000, 0x0200, 0x0100, 0x0080
 
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """A question as it reached the upstream. `name` keeps its case, in wire form; `edns` is None without an OPT."""
+    """A question as it reached the upstream. `name` keeps its case, in wire form; `edns` is None without an OPT;
+    `cookie` is the data of its COOKIE option (RFC 7873 4)."""
 
     data: bytes
     peer: Peer
@@ -27,6 +30,7 @@ class Arrived:
     name: bytes
     qtype: int
     edns: int | None
+    cookie: bytes = b""
 
     @property
     def id(self) -> int:
@@ -56,9 +60,19 @@ def read_question(data: bytes, peer: Peer, over: Over) -> Arrived | None:
         (qtype,) = struct.unpack_from("!H", data, end)
         opt = data[end + 4 :]
         edns = struct.unpack_from("!H", opt, 3)[0] if opt[:3] == b"\x00\x00\x29" else None
+        cookie = _cookie(opt[_OPT.size :])
     except (IndexError, struct.error):
         return None
-    return Arrived(data, peer, over, data[QUESTION_AT:end], qtype, edns)
+    return Arrived(data, peer, over, data[QUESTION_AT:end], qtype, edns, cookie)
+
+
+def _cookie(options: bytes) -> bytes:
+    while options:
+        code, size = struct.unpack_from("!HH", options)
+        if code == _COOKIE:
+            return options[4 : 4 + size]
+        options = options[4 + size :]
+    return b""
 
 
 def compose(packet: Packet, arrived: Arrived, zone: str, ident: int | None = None) -> bytes:
@@ -70,13 +84,27 @@ def compose(packet: Packet, arrived: Arrived, zone: str, ident: int | None = Non
     name = _case(packet, arrived.name if packet.question is None else encode_name(absolute(packet.question, zone)))
     qtype = arrived.qtype if packet.qtype is None else type_number(packet.qtype)
     flags = (_QR if packet.response else 0) | (_TC if packet.truncated else 0) | _RD | _RA
-    flags |= packet.opcode << 11 | rcode_number(packet.rcode)
+    flags |= packet.opcode << 11 | rcode_number(packet.rcode) & 15
     sections = [_section(lines, zone) for lines in (packet.answer, packet.authority, packet.additional)]
-    counts = (packet.questions, *map(len, sections))
+    opt = _opt(packet, arrived)
+    counts = (packet.questions, len(sections[0]), len(sections[1]), len(sections[2]) + bool(opt))
     question = (name + struct.pack("!HH", qtype, packet.qclass)) * packet.questions
     body = b"".join(record.pack(name if packet.questions else b"") for section in sections for record in section)
-    message = _HEADER.pack(ident, flags, *counts) + question + body
+    message = _HEADER.pack(ident, flags, *counts) + question + body + opt
     return message[: len(message) - packet.cut] + bytes(packet.pad)
+
+
+def _opt(packet: Packet, arrived: Arrived) -> bytes:
+    """An OPT record, if it takes one to say what is to be said (RFC 6891 6.1.3, RFC 7873 4)."""
+    high = rcode_number(packet.rcode) >> 4
+    cookie = {
+        None: b"",
+        "right": arrived.cookie[:_OURS] + _THEIRS,
+        "other": arrived.cookie[:_OURS] + _THEIRS[::-1],
+        "wrong": bytes(_OURS) + _THEIRS,
+    }[packet.cookie]
+    options = struct.pack("!HH", _COOKIE, len(cookie)) + cookie if cookie else b""
+    return _OPT.pack(0, 41, 1232, high, 0, 0, len(options)) + options if high or options else b""
 
 
 def fill(text: str, ident: int, section: bytes, name: bytes) -> bytes:

@@ -18,6 +18,7 @@ TYPES: Final = {
 }  # fmt: skip
 RCODES: Final = {
     "NOERROR": 0, "FORMERR": 1, "SERVFAIL": 2, "NXDOMAIN": 3, "NOTIMP": 4, "REFUSED": 5, "BADVERS": 16,
+    "BADCOOKIE": 23,
 }  # fmt: skip
 QUESTION_AT: Final = 12
 TO_QUESTION: Final = b"\xc0\x0c"

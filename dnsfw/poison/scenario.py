@@ -54,7 +54,8 @@ class Packet(_Value, frozen=True):
     `from`: the upstream itself, another port of it, another address, or an ICMP error about the question.
     `flood`: sent 65,536 times by the off-path spoofer, who does not see the question's case: with every id to the
     right port, with one guessed id to every port, or with every id to one guessed port. `raw` is the whole message in
-    hex instead; `{id}`, `{question}` and `{name}` stand for what was asked.
+    hex instead; `{id}`, `{question}` and `{name}` stand for what was asked. `cookie` is the resolver's half and the
+    upstream's: the "right" ones, "other" if the upstream gives another half of its own, "wrong" if the resolver's is.
     """
 
     origin: Literal["upstream", "port", "address", "icmp"] = msgspec.field(name="from", default="upstream")
@@ -68,6 +69,7 @@ class Packet(_Value, frozen=True):
     opcode: Annotated[int, Meta(ge=0, le=15)] = 0
     truncated: bool = False
     rcode: str = "NOERROR"
+    cookie: Literal["right", "other", "wrong"] | None = None
     answer: Lines = ()
     authority: Lines = ()
     additional: Lines = ()
@@ -153,6 +155,7 @@ class Sent(_Value, frozen=True):
     ids_at_least: Count | None = None
     client_ids_at_most: Count | None = None
     edns_at_most: Count | None = None
+    cookies_at_least: Count | None = None  # questions with the upstream's half of a cookie
     mixed_case: bool = False
 
 

@@ -18,6 +18,7 @@ from dnsfw.poison.records import RCODES, absolute, packed, rcode_number
 from dnsfw.poison.scenario import Bound, Need, Reply, Scenario, Sent
 
 _EDE = 15  # RFC 8914 2
+_CLIENT_COOKIE = 8  # octets (RFC 7873 4)
 _SHOWN = 3  # misses of one kind
 
 
@@ -222,6 +223,9 @@ def _unguessable(expect: Sent, seen: Observed) -> Iterator[str]:
     largest = max((each.edns or 0 for each in seen.arrived), default=0)
     if expect.edns_at_most is not None and largest > expect.edns_at_most:
         yield f"an EDNS size of {largest} upstream"
+    returned = sum(len(each.cookie) > _CLIENT_COOKIE for each in seen.arrived)
+    if expect.cookies_at_least is not None and returned < expect.cookies_at_least:
+        yield f"{returned} questions with the upstream's cookie, at least {expect.cookies_at_least} wanted"
     if expect.mixed_case and all(each.name in (each.name.lower(), each.name.upper()) for each in datagrams):
         yield "names go upstream in one case (no 0x20)"
 

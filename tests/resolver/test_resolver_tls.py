@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -18,8 +18,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from policy.decide import Decision
-from policy.values import Action, Reason
 from resolver import wire
 from resolver.core import ResolverConfig
 from resolver.exchange import Patience
@@ -28,8 +26,7 @@ from resolver.judge import Plain
 from resolver.listeners import make_listeners
 from resolver.server import Resolver
 from resolver.upstreams import parse_upstream
-
-ALLOW = Decision(Action.ALLOW, Reason.ALLOW_RULE, None, None)
+from tests.resolver.world import ALLOW, read_frame
 
 
 @dataclass(frozen=True)
@@ -59,21 +56,30 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     return files
 
 
+@dataclass
+class Seen:
+    """What an upstream was asked, over how many connections."""
+
+    asked: list[bytes] = field(default_factory=list)
+    connections: int = 0
+
+
 @asynccontextmanager
-async def tls_upstream(certificate: Certificate, asked: list[bytes]) -> AsyncIterator[int]:
+async def tls_upstream(certificate: Certificate, seen: Seen) -> AsyncIterator[int]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate.certificate, certificate.key)
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.connections += 1
         try:
-            data = await reader.readexactly(int.from_bytes(await reader.readexactly(2)))
-            asked.append(data)
-            reply = dnslib.DNSRecord.parse(data).reply(ra=1)
-            for each in range(100):  # together more than one TLS record of 16 KiB holds
-                text = dnslib.TXT(f"{each:0200}")
-                reply.add_answer(dnslib.RR(reply.q.qname, wire.TXT, rdata=text, ttl=60))
-            writer.write(frame(reply.pack()))
-            await reader.read()
+            while True:
+                data = await read_frame(reader)
+                seen.asked.append(data)
+                reply = dnslib.DNSRecord.parse(data).reply(ra=1)
+                for each in range(100):  # together more than one TLS record of 16 KiB holds
+                    text = dnslib.TXT(f"{each:0200}")
+                    reply.add_answer(dnslib.RR(reply.q.qname, wire.TXT, rdata=text, ttl=60))
+                writer.write(frame(reply.pack()))
         except (asyncio.IncompleteReadError, OSError):
             pass  # the resolver hung up, as some of the tests want it to
         finally:
@@ -87,48 +93,62 @@ async def tls_upstream(certificate: Certificate, asked: list[bytes]) -> AsyncIte
         await server.wait_closed()
 
 
-async def ask(config: ResolverConfig) -> dnslib.DNSRecord:
+async def ask(config: ResolverConfig, names: Sequence[str]) -> list[dnslib.DNSRecord]:
+    """The reply to a question for each name, one after the other."""
     resolver = Resolver(
         config, Plain(lambda _: ALLOW), lambda *_: None, time.monotonic, lambda error, _: pytest.fail(str(error))
     )
     listeners = make_listeners()
     port = listeners.port
     await resolver.serve(asyncio.get_running_loop(), listeners.udp, listeners.tcp)
+    replies = []
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        question = dnslib.DNSRecord.question("www.example.com", "TXT")
-        question.add_ar(dnslib.EDNS0(udp_len=1232))
-        writer.write(frame(bytes(question.pack())))
         async with asyncio.timeout(5):
-            data = await reader.readexactly(int.from_bytes(await reader.readexactly(2)))
+            for name in names:
+                question = dnslib.DNSRecord.question(name, "TXT")
+                question.add_ar(dnslib.EDNS0(udp_len=1232))
+                writer.write(frame(bytes(question.pack())))
+                replies.append(dnslib.DNSRecord.parse(await read_frame(reader)))
         writer.close()
-        return dnslib.DNSRecord.parse(data)
     finally:
         await resolver.close()
+    return replies
 
 
-def play(certificate: Certificate, name: str, *, trusted: bool = True) -> tuple[dnslib.DNSRecord, list[bytes]]:
-    asked: list[bytes] = []
+def play(
+    certificate: Certificate, server: str, names: Sequence[str] = ("www.example.com",), *, trusted: bool = True
+) -> tuple[list[dnslib.DNSRecord], Seen]:
+    seen = Seen()
 
-    async def scene() -> dnslib.DNSRecord:
-        async with tls_upstream(certificate, asked) as port:
-            upstream = parse_upstream(f"tls://127.0.0.1:{port}{name}")
+    async def scene() -> list[dnslib.DNSRecord]:
+        async with tls_upstream(certificate, seen) as port:
+            upstream = parse_upstream(f"tls://127.0.0.1:{port}{server}")
             authorities = certificate.certificate if trusted else None
-            return await ask(ResolverConfig((upstream,), authorities, Patience(stream=1.0, total=1.5, rounds=1)))
+            patience = Patience(stream=1.0, total=1.5, rounds=1)
+            return await ask(ResolverConfig((upstream,), authorities, patience), names)
 
-    return asyncio.run(scene()), asked
+    return asyncio.run(scene()), seen
 
 
-@pytest.mark.parametrize("name", ["#dns.example", ""], ids=["by-name", "by-address"])
-def test_a_verified_server_is_believed(certificate: Certificate, name: str) -> None:
-    reply, asked = play(certificate, name)
-    assert (reply.header.rcode, len(reply.rr), len(asked)) == (0, 100, 1)
+@pytest.mark.parametrize("server", ["#dns.example", ""], ids=["by-name", "by-address"])
+def test_a_verified_server_is_believed(certificate: Certificate, server: str) -> None:
+    [reply], seen = play(certificate, server)
+    assert (reply.header.rcode, len(reply.rr), len(seen.asked)) == (0, 100, 1)
+
+
+def test_one_handshake_serves_many_questions_and_their_sizes_tell_nothing(certificate: Certificate) -> None:
+    """RFC 7858 3.4, RFC 8467 4.1."""
+    names = ["a.example", "www.a-much-longer-name-than-the-other.example.com", "b.example"]
+    replies, seen = play(certificate, "#dns.example", names)
+    assert [reply.header.rcode for reply in replies] == [0, 0, 0]
+    assert ([len(each) for each in seen.asked], seen.connections) == ([128] * 3, 1)
 
 
 @pytest.mark.parametrize(
-    ("name", "trusted"), [("#evil.example", True), ("#dns.example", False)], ids=["another-name", "unknown-authority"]
+    ("server", "trusted"), [("#evil.example", True), ("#dns.example", False)], ids=["another-name", "unknown-authority"]
 )
-def test_any_other_server_is_told_nothing(certificate: Certificate, name: str, trusted: bool) -> None:
-    reply, asked = play(certificate, name, trusted=trusted)
-    assert (reply.header.rcode, asked) == (wire.SERVFAIL, [])
+def test_any_other_server_is_told_nothing(certificate: Certificate, server: str, trusted: bool) -> None:
+    [reply], seen = play(certificate, server, trusted=trusted)
+    assert (reply.header.rcode, seen.asked) == (wire.SERVFAIL, [])
     assert reply.ar[0].rdata[0].data[:2] == b"\0\x17"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
-from policy.values import Flow, address
+from policy.values import Flow, Proto, address
 
 _NETLINK_NETFILTER: Final = 12
 _CTNETLINK: Final = 1 << 8  # NFNL_SUBSYS_CTNETLINK
@@ -69,6 +69,11 @@ class Conntrack:
             yield [one for one in map(_tracked, bodies) if one is not None and one.mark & mask == mark]
             if ended:
                 return
+
+    def connections(self) -> tuple[Flow, ...]:
+        """All of TCP and UDP that live now."""
+        every = (one.flow for some in self.marked(0, 0) for one in some)
+        return tuple(flow for flow in every if flow.proto in (Proto.TCP, Proto.UDP))
 
     def mark(self, tracked: Tracked, mark: int, mask: int) -> bool:
         """Give it these bits of a mark; False if it is gone."""

@@ -11,35 +11,36 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final
 
-from firewall.handover import handover, withdrawal
+from firewall.handover import chains_in, handover, withdrawal
 from firewall.nft import NftError
 from firewall.ruleset import Plan
 
 _PROGRAMS: Final = {"ip": "iptables-nft", "ip6": "ip6tables-nft"}  # by nft's name of the family
 
+type Place = tuple[str, str]  # a family, and one of its chains
 type _Texts = dict[str, str]  # by family
 
 
-def hand_over(plan: Plan) -> tuple[str, ...]:
-    """Put packets to be judged on the plan's queue. What a dead holder of that queue left goes: the families that had
-    such a rule are returned. Raises NftError."""
+def hand_over(plan: Plan) -> set[Place]:
+    """Put packets to be judged on the plan's queue. What a dead holder of that queue left goes: where it had such rules
+    is returned. Raises NftError."""
     saved = _save()
     _restore({family: handover(plan, text) for family, text in saved.items()})
-    return tuple(family for family, text in saved.items() if withdrawal(plan.queue, text))
+    return {(family, chain) for family, text in saved.items() for chain in chains_in(withdrawal(plan.queue, text))}
 
 
-def take_back(queue: int) -> tuple[str, ...]:
-    """Delete our rules for `queue`; the families that had one. Raises NftError."""
+def take_back(queue: int) -> set[Place]:
+    """Delete our rules for `queue`; where they were. Raises NftError."""
     texts = {family: withdrawal(queue, saved) for family, saved in _save().items()}
-    found = {family: text for family, text in texts.items() if text}
-    _restore(found)
-    return tuple(found)
+    _restore({family: text for family, text in texts.items() if text})
+    return {(family, chain) for family, text in texts.items() for chain in chains_in(text)}
 
 
-def tidy(families: Iterable[str]) -> None:
-    """Remove the OUTPUT chain that iptables made for our rule; the kernel keeps it where there are rules in it."""
-    with suppress(NftError):
-        _run({family: [_PROGRAMS[family], "-t", "mangle", "-X", "OUTPUT"] for family in families}, {})
+def tidy(places: Iterable[Place]) -> None:
+    """Remove chains that iptables made for our rules; the kernel keeps those where there are rules in them."""
+    for family, chain in places:
+        with suppress(NftError):
+            _run({family: [_PROGRAMS[family], "-t", "mangle", "-X", chain]}, {})
 
 
 def _save() -> _Texts:

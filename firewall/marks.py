@@ -53,3 +53,6 @@ EXEMPT: Final = connection_mark(Mark.JUDGE, 0)
 
 # On a packet: allowed, and its flow's next one is judged again. No generation has that number.
 ONCE: Final = Mark.ALLOW | (GENERATIONS + 1) << _GENERATION
+
+# A connection that we refuse to forward, while the refusal is on its way.
+TURNED: Final = connection_mark(Mark.DENY, 0)

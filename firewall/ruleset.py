@@ -14,7 +14,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from firewall import looking
+from firewall import bridges, looking
+from firewall.bridges import STANDING_UDP
 from firewall.looking import NOT_SYN
 from firewall.marks import EXEMPT, INBOUND, MASK, ONCE, OTHERS, Mark, connection_mark
 from policy.values import Flow, Proto
@@ -27,7 +28,6 @@ _JUDGE, _QUEUE, _STEER, _ENFORCE = -151, -150, -101, 0
 _ARRIVE: Final = -151  # on the input hook: before any rule that refuses, since its refusal is a reply
 
 _MOST_FLOWS: Final = 65_536  # in each set; a flow that finds no room is judged packet by packet
-_STANDING_UDP: Final = 180  # seconds of silence that end it; conntrack's own time-out for an assured UDP flow
 _NOBODY: Final = 0xFFFF_FFFF  # (uid_t)-1: no user's, so a packet with any other uid came from a program's socket
 
 _OF_A_GENERATION: Final = ("swift", "known", "keep", "peeked", "inspected")  # chains
@@ -39,7 +39,7 @@ _NEIGHBOURS: Final = "icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-n
 _LISTENERS: Final = (
     "icmpv6 type { mld-listener-report, mld-listener-done, mld2-listener-report } ip6 daddr ff02::/16 ip6 hoplimit 1"
 )
-_COUNTERS: Final = ("invalid", "refused", "unjudged", "escaped", "direct", "inbound", "forwarded")
+_COUNTERS: Final = ("invalid", "refused", "unjudged", "escaped", "direct", "inbound", "forwarded", "borrowed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,9 @@ class Plan:
     INSPECT denies. `exempt_uids` are the engine's and the proxy's own users where these live in the guarded namespace,
     () where they live outside. `inbound` "closed" takes nothing new but on loopback; "open"
     leaves inbound connections and their replies alone. `standing` flows (from this host's end) were up before the
-    start and go on. `lease` is in seconds: how long a UDP flow goes on before its next packet is judged again.
+    start and go on, and so do `passing` ones, which are forwarded. `lease` is in seconds: how long a UDP flow goes on
+    before its next packet is judged again. With a `bridged_port`, where the resolver listens on every address, what is
+    forwarded is judged too; without, nothing is forwarded that isn't published.
     """
 
     resolver_port: int
@@ -62,6 +64,8 @@ class Plan:
     generation: int = 0
     lease: int = 30
     proxy_port: int | None = None
+    bridged_port: int | None = None
+    passing: tuple[Flow, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 < self.resolver_port < 65536 or self.resolver_port == 53:
@@ -90,11 +94,11 @@ def render(plan: Plan, *, queue_in_nft: bool) -> str:
     # Only `enforce` ends a packet's way: what the others leave alone is JUDGE, or has a state already.
     lines += _hook("judge", f"filter hook output priority {_JUDGE}", "accept", _judge(plan))
     if queue_in_nft:
-        bypass = "flags bypass " if plan.audit else ""
-        hand_over = f"{_is(Mark.JUDGE)} queue {bypass}to {plan.queue}"
-        lines += _hook("hand_over", f"filter hook output priority {_QUEUE}", "accept", [hand_over])
+        lines += _hook("hand_over", f"filter hook output priority {_QUEUE}", "accept", [_hand_over(plan)])
     lines += _hook("steer", f"nat hook output priority {_STEER}", "accept", _steer(plan))
     default = "accept" if plan.audit else "drop"
+    if plan.bridged_port is not None:
+        lines += _bridged(plan, plan.bridged_port, queue_in_nft=queue_in_nft)
     lines += _hook("enforce", f"filter hook output priority {_ENFORCE}", default, _enforce(plan))
     if plan.inbound == "open":
         lines += _hook("arrive", f"filter hook input priority {_ARRIVE}", "accept", [_arrival()])
@@ -116,6 +120,10 @@ def counters(listed: str) -> dict[str, int]:
     """Packets by counter, from what `list counters table inet dnsfw` prints."""
     found = re.finditer(r"counter (\w+) \{\s+packets (\d+) ", listed)
     return {name: int(packets) for name, packets in (match.groups() for match in found)}
+
+
+def _hand_over(plan: Plan) -> str:
+    return f"{_is(Mark.JUDGE)} queue {'flags bypass ' if plan.audit else ''}to {plan.queue}"
 
 
 def _is(mark: Mark) -> str:
@@ -142,13 +150,18 @@ def _sets(plan: Plan) -> Iterator[str]:
         ends = f"{address} . inet_service . {address} . inet_service"
         bounds = f"flags dynamic,timeout; size {_MOST_FLOWS};"
         yield f"  set lease{version} {{ type {ends}; {bounds} timeout {plan.lease}s; }}"
-        standing = [_element(flow) for flow in plan.standing if flow.src.version == version][:_MOST_FLOWS]
-        elements = f" elements = {{ {', '.join(standing)} }};" if standing else ""
-        yield f"  set standing{version} {{ type inet_proto . {ends}; {bounds}{elements} }}"
+        yield _flows(f"standing{version}", ends, [flow for flow in plan.standing if flow.src.version == version])
+        if plan.bridged_port is not None:
+            yield _flows(f"passing{version}", ends, [flow for flow in plan.passing if flow.src.version == version])
+
+
+def _flows(name: str, ends: str, flows: list[Flow]) -> str:
+    elements = f" elements = {{ {', '.join(map(_element, flows[:_MOST_FLOWS]))} }};" if flows else ""
+    return f"  set {name} {{ type inet_proto . {ends}; flags dynamic,timeout; size {_MOST_FLOWS};{elements} }}"
 
 
 def _element(flow: Flow) -> str:
-    expires = f" timeout {_STANDING_UDP}s" if flow.proto == Proto.UDP else ""
+    expires = f" timeout {STANDING_UDP}s" if flow.proto == Proto.UDP else ""
     return f"{Proto(flow.proto).name.lower()} . {flow.src} . {flow.sport} . {flow.dst} . {flow.dport}{expires}"
 
 
@@ -166,6 +179,9 @@ def _leaves(plan: Plan) -> Iterator[str]:
     yield from _chain("redirected", ["goto clear"] if plan.audit else [steered, "counter name escaped goto refuse"])
     yield from _chain("allow", _allow())
     yield from _chain("once", ["jump keep", "goto clear"])
+    if plan.bridged_port is not None:
+        yield from _chain("turn_back", bridges.turning_back())
+        yield from _chain("turned", bridges.turned(_NOBODY)[1])
     yield from _chain("empty", looking.empty())
     yield from _chain("peek", looking.peek(audit=plan.audit))
     if plan.proxy_port is not None:
@@ -203,6 +219,8 @@ def _judge(plan: Plan) -> Iterator[str]:
         yield f"{exempt} goto pass"
     if plan.inbound == "open":
         yield f"ct direction reply ct mark & {MASK:#x} == {INBOUND:#x} goto pass"
+    if plan.bridged_port is not None:
+        yield bridges.turned(_NOBODY)[0]
     yield f"{_PORTS} dport 53 {_becomes(Mark.DNS)} accept"
     yield f"{_TO_US} goto pass"
     if not plan.audit:
@@ -229,7 +247,7 @@ def _standing() -> Iterator[str]:
     for version, family in ((4, "ip"), (6, "ip6")):
         key = f"meta l4proto . {family} saddr . th sport . {family} daddr . th dport"
         yield f"{NOT_SYN} {key} @standing{version} goto pass"
-        renewed = f"update @standing{version} {{ {key} timeout {_STANDING_UDP}s }}"
+        renewed = f"update @standing{version} {{ {key} timeout {STANDING_UDP}s }}"
         yield f"meta l4proto udp {key} @standing{version} {renewed} goto pass"
 
 
@@ -273,6 +291,20 @@ def _enforce(plan: Plan) -> Iterator[str]:
     yield "goto clear" if plan.audit else "counter name unjudged"
 
 
+def _bridged(plan: Plan, port: int, *, queue_in_nft: bool) -> Iterator[str]:
+    """The way of a packet through the host, beside the way out of it."""
+    yield from _hook("arrive_by", f"filter hook prerouting priority {_JUDGE}", "accept", bridges.arriving())
+    yield from _hook("steer_by", f"nat hook prerouting priority {_STEER}", "accept", bridges.steering(port))
+    judging = bridges.judging(audit=plan.audit, lease=_leased())
+    yield from _hook("judge_by", f"filter hook forward priority {_JUDGE}", "accept", judging)
+    if queue_in_nft:
+        yield from _hook("hand_over_by", f"filter hook forward priority {_QUEUE}", "accept", [_hand_over(plan)])
+    default = "accept" if plan.audit else "drop"
+    yield from _hook(
+        "forward", f"filter hook forward priority {_ENFORCE}", default, bridges.enforcing(audit=plan.audit)
+    )
+
+
 def _leave() -> Iterator[str]:
     """What is bound to a device (SO_BINDTODEVICE) and redirected would go out of it to a loopback address, which no
     host may send (RFC 1122 section 3.2.1.3)."""
@@ -291,7 +323,8 @@ def _inbound(plan: Plan) -> Iterator[str]:
         "counter name direct drop",
     ]
     yield from _chain("resolver", ours)
-    listeners = [f"{_PORTS} dport {plan.resolver_port} goto resolver"]
+    ports = {plan.resolver_port, plan.bridged_port} - {None}
+    listeners = [f"{_PORTS} dport {port} goto resolver" for port in sorted(ports, key=str)]
     if plan.proxy_port is not None:
         to_proxy, inspected = looking.reaching(plan.proxy_port)
         yield from _chain("proxy", inspected)
@@ -300,6 +333,8 @@ def _inbound(plan: Plan) -> Iterator[str]:
     established = ["ct state established accept"] if closed else []
     rules = [*established, *listeners, *(_closed_input() if closed else ())]
     yield from _hook("input", "filter hook input priority 0", "drop" if closed else "accept", rules)
+    if plan.bridged_port is not None:
+        return
     # Nothing of ours is forwarded. On a host, what was published to the outside (DNAT) and what was up goes on.
     forwarded = [] if closed else ["ct state established,related accept", "ct status dnat accept"]
     rules = [*forwarded, "counter name forwarded"]

@@ -7,14 +7,15 @@ or after a SIGKILL, is harmless.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Final, Self
 
 from firewall import ruleset
 from firewall.frames import remove_frames
-from firewall.iptables import hand_over, take_back, tidy
+from firewall.handover import CHAINS
+from firewall.iptables import Place, hand_over, take_back, tidy
 from firewall.nft import Nft, NftError
 from firewall.ruleset import TABLE, Plan
 
@@ -40,10 +41,10 @@ class Table:
             nft = stack.enter_context(Nft())
             in_nft = has_queue(nft) if self._queue_in_nft is None else self._queue_in_nft
             if not in_nft:  # before the table: between the two, packets would be lost
-                made = [family for family in _MANGLE if not _has_chain(nft, family)]
+                made = {(family, chain) for family in _MANGLE for chain in CHAINS if not _has_chain(nft, family, chain)}
                 stack.callback(_tidy, nft, made)
                 stack.callback(take_back, self._plan.queue)
-                made += hand_over(self._plan)  # a chain that a dead holder made is ours to remove, too
+                made |= hand_over(self._plan)  # a chain that a dead holder made is ours to remove, too
             stack.callback(_delete, nft)
             nft.run(ruleset.render(self._plan, queue_in_nft=in_nft))
             self._nft = nft
@@ -93,18 +94,18 @@ def _delete(nft: Nft) -> None:
     nft.run(f"table {TABLE}\ndelete table {TABLE}\n")  # the first, so that there is one to delete
 
 
-def _has_chain(nft: Nft, family: str) -> bool:
+def _has_chain(nft: Nft, family: str, chain: str) -> bool:
     try:
-        nft.run(f"list chain {family} mangle OUTPUT")
+        nft.run(f"list chain {family} mangle {chain}")
     except NftError:
         return False
     return True
 
 
-def _tidy(nft: Nft, families: Iterable[str]) -> None:
-    """Remove the chain and the table that iptables-nft made for our rule; both stay where anything else is in them."""
-    tidy(families)  # not nft: its delete takes a chain's rules along
-    for family in families:
+def _tidy(nft: Nft, places: Collection[Place]) -> None:
+    """Remove chains and table that iptables-nft made for our rules; they stay where anything else is in them."""
+    tidy(places)  # not nft: its delete takes a chain's rules along
+    for family in {family for family, _ in places}:
         with suppress(NftError):  # not there
             if nft.run(f"list table {family} mangle") == f"table {family} mangle {{\n}}\n":
                 nft.run(f"delete table {family} mangle")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from firewall.handover import handover, withdrawal
+from firewall.handover import chains_in, handover, withdrawal
 from firewall.nft import Nft
 from firewall.ruleset import TABLE, Plan, counters, render, renewal
 from policy.values import Flow, Proto
@@ -32,6 +32,10 @@ PLANS = {
     "run-proxy": Plan(53053, 53, proxy_port=53180),
     "run-proxy-audit": Plan(53053, 53, audit=True, proxy_port=53180),
     "up-proxy": Plan(53053, 53, inbound="open", exempt_uids=(61_853, 61_854), proxy_port=53180),
+    "up-bridges": Plan(
+        53053, 53, inbound="open", exempt_uids=(61_853,), standing=STANDING, bridged_port=53054, passing=STANDING[1:]
+    ),
+    "up-bridges-audit": Plan(53053, 53, audit=True, inbound="open", exempt_uids=(61_853,), bridged_port=53054),
     "up-audit": Plan(53053, 53, audit=True, inbound="open", exempt_uids=(61_853,), standing=STANDING),
 }
 TEXTS = {
@@ -39,6 +43,7 @@ TEXTS = {
     "run-handover.nft": render(PLANS["run"], queue_in_nft=False),
     "run-handover.iptables": handover(PLANS["run"], ""),
     "run-audit-handover.iptables": handover(PLANS["run-audit"], ""),
+    "up-bridges-handover.iptables": handover(PLANS["up-bridges"], ""),
     "renewal.nft": renewal(5),
 }
 
@@ -90,6 +95,8 @@ SAVED = """\
 :PREROUTING ACCEPT [0:0]
 :OUTPUT ACCEPT [0:0]
 -A PREROUTING -m mark --mark 0x20000000/0xff000000 -m comment --comment dnsfw -j NFQUEUE --queue-num 53
+-A FORWARD -m mark --mark 0x20000000/0xff000000 -m comment --comment dnsfw -j NFQUEUE --queue-num 53
+-A FORWARD -m mark --mark 0x20000000/0xff000000 -j NFQUEUE --queue-num 53
 -A OUTPUT -m comment --comment dnsfw -j ACCEPT
 -A OUTPUT -m mark --mark 0x20000000/0xff000000 -m comment --comment dnsfw -j NFQUEUE --queue-num 53
 -A OUTPUT -m mark --mark 0x20000000/0xff000000 -j NFQUEUE --queue-num 53
@@ -100,14 +107,19 @@ COMMIT
 OURS = "OUTPUT -m mark --mark 0x20000000/0xff000000 -m comment --comment dnsfw -j NFQUEUE --queue-num 53"
 
 
+WITHDRAWN = [f"-D {OURS.replace('OUTPUT', 'FORWARD')}", f"-D {OURS}", f"-D {OURS} --queue-bypass"]
+
+
 def test_exactly_our_rules_are_withdrawn() -> None:
-    assert withdrawal(53, SAVED).splitlines() == ["*mangle", f"-D {OURS}", f"-D {OURS} --queue-bypass", "COMMIT"]
+    text = withdrawal(53, SAVED)
+    assert text.splitlines() == ["*mangle", *WITHDRAWN, "COMMIT"]
+    assert chains_in(text) == {"FORWARD", "OUTPUT"}
     assert withdrawal(55, SAVED) == ""
 
 
 def test_a_hand_over_replaces_a_dead_holder_s() -> None:
     lines = handover(PLANS["run"], SAVED).splitlines()
-    assert lines == ["*mangle", f"-D {OURS}", f"-D {OURS} --queue-bypass", f"-A {OURS}", "COMMIT"]
+    assert lines == ["*mangle", *WITHDRAWN, f"-A {OURS}", "COMMIT"]
 
 
 def test_counters_are_read() -> None:

@@ -18,7 +18,7 @@ from bpf.container import Container, Seclusion, container_of
 from bpf.loader import Attached
 from bpf.records import Program, Use
 from bpf.sockdiag import SockDiag
-from bpf.source import Attribution, ImageOf, no_image
+from bpf.source import Attribution, DescriptionOf, undescribed
 from bpf.step import UNKNOWN_STEP, Step, read_step
 from policy.values import Flow, Owner, Proto
 
@@ -31,7 +31,7 @@ class Sources:
     """Where owners are read from: the BPF maps, the guarded namespace's sock_diag, the cgroup2 tree; `legacy` is the
     cgroup v1 hierarchy that containers are in, where there is one. `mount_namespace` is the machine's (an inode), and
     `depth` the number of PID namespaces that guarded processes are below ours without being in any container.
-    `image_of` knows containers' images."""
+    `describe` knows what engines say of containers."""
 
     attached: Attached
     diag: SockDiag
@@ -39,7 +39,7 @@ class Sources:
     legacy: CgroupPaths | None = None
     mount_namespace: int = 0
     depth: int = 0
-    image_of: ImageOf = no_image
+    describe: DescriptionOf = undescribed
 
 
 class Owners:
@@ -87,22 +87,23 @@ class Owners:
 
     def _owner(self, record: bytes) -> Owner | None:
         """None if contested. Cached by the process key, which an exec changes and no other process ever has, and by all
-        that a process may change without an exec: never stale. An image may become known later."""
+        that a process may change without an exec: never stale. What an engine says may become known later."""
         key = records.identity(record)
         if known := self._owners.get(key):
-            return self._with_image(*known)
+            return self._with_description(*known)
         use = records.read_use(record)
         if use.contested:
             return None
         owner, container = self._read_owner(self._sources, use)
         if owner.complete:
             self._owners[key] = owner, container
-        return self._with_image(owner, container)
+        return self._with_description(owner, container)
 
-    def _with_image(self, owner: Owner, container: Container | None) -> Owner:
+    def _with_description(self, owner: Owner, container: Container | None) -> Owner:
         if not container or not container.id:
             return owner
-        return replace(owner, image=self._sources.image_of(container))
+        said = self._sources.describe(container)
+        return replace(owner, image=said.image, container_name=said.name) if said else owner
 
     def _read_owner(self, sources: Sources, use: Use) -> tuple[Owner, Container | None]:
         raw = sources.attached.programs.get(use.process)

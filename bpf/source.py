@@ -7,18 +7,28 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
 from bpf.container import Container
 from policy.values import Flow, Owner
 
-# A container's image; None while it isn't known. Never waits.
-type ImageOf = Callable[[Container], str | None]
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a container's engine says of it: its image, as it was asked for, and its name."""
+
+    image: str
+    name: str
 
 
-def no_image(_container: Container) -> str | None:
-    """Nobody was asked."""
+# None while it isn't known. Never waits.
+type DescriptionOf = Callable[[Container], Description | None]
+
+
+def undescribed(_container: Container) -> Description | None:
+    """Nobody is asked."""
     return None
 
 

@@ -62,7 +62,7 @@ class RuleRecord(msgspec.Struct, frozen=True):
 
 
 class OwnerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The process behind the socket. Of the last four, what is unknown is left out, as is what there isn't."""
+    """The process behind the socket. Of the last five, what is unknown is left out, as is what there isn't."""
 
     pid: int
     start_time: int
@@ -72,6 +72,7 @@ class OwnerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     cgroup: str
     complete: bool = True
     container: str = ""
+    container_name: str = ""
     image: str = ""
     step: str = ""
     action: str = ""
@@ -207,7 +208,8 @@ def _ends(flow: Flow) -> tuple[int, str, int, str, int]:
 
 def _owner(owner: Owner) -> OwnerRecord:
     known = (owner.pid, owner.start_time, owner.uid, owner.exe, owner.argv, owner.cgroup, owner.complete)
-    return OwnerRecord(*known, owner.container or "", owner.image or "", owner.step or "", owner.action or "")
+    where = (owner.container, owner.container_name, owner.image, owner.step, owner.action)
+    return OwnerRecord(*known, *(each or "" for each in where))
 
 
 def _spent(spent: Spent) -> SpentRecord:

@@ -102,7 +102,7 @@ class Owner:
     `start_time` is in clock ticks since boot (proc(5), /proc/PID/stat field 22): with `pid` it names one process
     for ever. `complete` is False where some facts of the process itself could no longer be read: of `exe`, `argv` and
     `cgroup` "" is unknown then. Of where it runs (`container`, `image`, `step`, `action`) None is unknown, and "" says
-    for sure that there is none.
+    for sure that there is none. `container` is the engine's id, `container_name` for people.
     """
 
     pid: int
@@ -117,6 +117,7 @@ class Owner:
     step: str | None = None
     action: str | None = None
     complete: bool = True
+    container_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

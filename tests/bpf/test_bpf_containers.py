@@ -15,6 +15,7 @@ from bpf.cgroup import CgroupPaths
 from bpf.compile import Extent
 from bpf.loader import start_loading
 from bpf.owners import Owners
+from bpf.source import Description
 from policy.values import Owner
 from tests.bpf.conftest import PRELUDE, Bed, Speaker, own_cgroup
 
@@ -108,18 +109,18 @@ def test_under_a_run_everybody_is_in_one_more_pid_namespace(bed: Bed, sink: int)
 
 
 def test_an_image_may_become_known_later(bed: Bed, sink: int) -> None:
-    images: dict[str, str] = {}
-    owners = Owners(replace(bed.sources, image_of=lambda container: images.get(container.id)))
+    said: dict[str, Description] = {}
+    owners = Owners(replace(bed.sources, describe=lambda container: said.get(container.id)))
     with below(bed.cgroup, SCOPE) as cgroup:
         speaker = speak(bed, cgroup, sink, "both")
         flow = speaker.flow()
         before = owners.of(flow)
-        images[ID] = "alpine:3"
+        said[ID] = Description("alpine:3", "web")
         after = owners.of(flow)
         speaker.end()
     assert before is not None
     assert before.image is None
-    assert after == replace(before, image="alpine:3")
+    assert after == replace(before, image="alpine:3", container_name="web")
 
 
 @pytest.mark.skipif(not Path("/sys/fs/cgroup/memory/cgroup.procs").exists(), reason="no cgroup v1 hierarchy here")

@@ -1,0 +1,1 @@
+"""What containers are called: asked of the machine's container engines, away from any packet's path."""

@@ -1,0 +1,87 @@
+"""What the engine knows of containers by now.
+
+Law: never waits. A container that isn't known yet is asked about, and has no image meanwhile: no rule that wants one
+opens anything for it.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Self
+
+import msgspec
+from cachetools import LRUCache, TTLCache
+
+from bpf.container import Container
+from bpf.source import Description
+from dnsfw import child
+from dnsfw.containers import inquirer
+from dnsfw.privilege import User
+
+_KNOWN = 4_096  # containers
+_ASKED_AGAIN = 2.0  # seconds
+_WAITING = 256  # questions
+_ENDS_WITHIN = 1.0
+
+
+class Containers:
+    """The nearer end of a conversation with the inquirer. `clock` is monotonic seconds."""
+
+    def __init__(self, channel: socket.socket, clock: Callable[[], float]) -> None:
+        self._channel = channel
+        self._channel.setblocking(False)  # noqa: FBT003 - the library's own
+        self._known: LRUCache[str, Description] = LRUCache(_KNOWN)
+        self._asked: TTLCache[str, None] = TTLCache(_WAITING, _ASKED_AGAIN, clock)
+
+    def fileno(self) -> int:
+        """For event loops: `hear` when it is readable."""
+        return self._channel.fileno()
+
+    def describe(self, container: Container) -> Description | None:
+        """What its engine says; None while that isn't known."""
+        if (known := self._known.get(container.id)) is not None:
+            return known
+        if container.id not in self._asked:
+            self._asked[container.id] = None
+            self._ask(container)
+        return None
+
+    def hear(self) -> bool:
+        """Take in what was told since; False if nothing will be told any more."""
+        try:
+            while raw := self._channel.recv(inquirer.LARGEST):
+                answer = msgspec.json.decode(raw, type=inquirer.Answer)
+                self._known[answer.id] = Description(answer.image, answer.name)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        return False
+
+    def _ask(self, container: Container) -> None:
+        try:
+            self._channel.send(msgspec.json.encode(inquirer.Question(container.id, container.engine)))
+        except OSError:  # full, or gone: it stays unknown
+            return
+
+
+class Inquiry:
+    """An inquirer at work, until `close`. Make it as root, while there is one thread."""
+
+    def __init__(self, user: User, clock: Callable[[], float]) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._child = child.fork(lambda: inquirer.run(theirs, user), [theirs.fileno()])
+        theirs.close()
+        self._ours = ours
+        self.containers = Containers(ours, clock)
+
+    def close(self) -> None:
+        self._ours.close()
+        self._child.end(_ENDS_WITHIN)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

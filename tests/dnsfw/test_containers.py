@@ -1,0 +1,251 @@
+"""Container engines, played by real HTTP servers on Unix sockets: what is asked, believed, and never waited for."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from queue import Queue
+from socketserver import ThreadingUnixStreamServer
+from typing import Any
+
+import pytest
+
+from bpf.container import Container
+from bpf.source import Description
+from dnsfw.containers import inquirer
+from dnsfw.containers.api import EngineSocket, Named, UnansweredError
+from dnsfw.containers.known import Containers
+
+ID = "4f6d2a9c" * 8
+OTHER = "0123abcd" * 8
+
+
+@dataclass
+class FakeEngine:
+    """Speaks as Docker, Podman or CRI-O does, of `containers`: id → (image, name)."""
+
+    containers: dict[str, tuple[str, str]] = field(default_factory=dict)
+    raw: dict[str, bytes] = field(default_factory=dict)  # path → what to answer instead
+    asked: list[str] = field(default_factory=list)
+    stream: Queue[bytes | None] = field(default_factory=Queue)  # of /events; None ends it
+    followed: threading.Event = field(default_factory=threading.Event)
+
+    def make(self, container: str, image: str, name: str) -> None:
+        self.containers[container] = image, name
+        attributes = {"image": image, "name": name}
+        self.stream.put(json.dumps({"Action": "create", "Actor": {"ID": container, "Attributes": attributes}}).encode())
+
+    def answer(self, path: str) -> Any:
+        if path == "/containers/json":
+            return [{"Id": container, "Image": "sha256:x"} for container in self.containers]
+        container = path.split("/")[2]
+        if container not in self.containers:
+            return None
+        image, name = self.containers[container]
+        if path.endswith("/json"):
+            return {"Id": container, "Name": f"/{name}", "Image": "sha256:x", "Config": {"Image": image}}
+        return {"name": name, "image": image, "pid": 1}
+
+
+class Handler(BaseHTTPRequestHandler):
+    engine: FakeEngine
+
+    def do_GET(self) -> None:
+        self.engine.asked.append(self.path)
+        if self.path.startswith("/events"):
+            self._stream()
+        elif self.path in self.engine.raw:
+            self._send(200, self.engine.raw[self.path])
+        elif (said := self.engine.answer(self.path)) is None:
+            self._send(404, b"{}")
+        else:
+            self._send(200, json.dumps(said).encode())
+            if self.path == "/containers/json":
+                self.engine.followed.set()
+
+    def _send(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _stream(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        while (line := self.engine.stream.get()) is not None:
+            self.wfile.write(line + b"\n")
+
+    def address_string(self) -> str:
+        return "unix"
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
+        """Quiet."""
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[tuple[FakeEngine, Path]]:
+    fake, path = FakeEngine(), tmp_path / "engine.sock"
+    handler = type("OneHandler", (Handler,), {"engine": fake})
+    with ThreadingUnixStreamServer(str(path), handler) as server:
+        server.daemon_threads = True
+        server.block_on_close = False
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield fake, path
+        finally:
+            fake.stream.put(None)
+            server.shutdown()
+            thread.join()
+
+
+def socket_of(path: Path, kind: str = "docker", owner: int | None = None) -> EngineSocket:
+    return EngineSocket(kind, path, os.getuid() if owner is None else owner)
+
+
+@pytest.mark.parametrize("kind", ["docker", "libpod", "crio"])
+def test_image_and_name_of_a_container(engine: tuple[FakeEngine, Path], kind: str) -> None:
+    fake, path = engine
+    fake.containers[ID] = "ghcr.io/me/app:1", "web"
+    assert socket_of(path, kind).inspect(ID) == Named(ID, "ghcr.io/me/app:1", "web")
+
+
+ODD = {
+    "no JSON": b"<html>",
+    "no object": b"[]",
+    "another type": b'{"Id": 5, "Config": {"Image": "x"}, "Name": "/x"}',
+    "no image": b'{"Id": "x", "Config": {}, "Name": "/x"}',
+    "an empty image": b'{"Id": "x", "Config": {"Image": ""}, "Name": "/x"}',
+    "too much": b'"' + b"x" * (5 << 20) + b'"',
+    "nested too deep": b"[" * 200_000,
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_an_answer_that_makes_no_sense_is_none(engine: tuple[FakeEngine, Path], case: str) -> None:
+    fake, path = engine
+    fake.raw[f"/containers/{ID}/json"] = ODD[case]
+    with pytest.raises(UnansweredError):
+        socket_of(path).inspect(ID)
+
+
+def test_an_unknown_container_is_none(engine: tuple[FakeEngine, Path]) -> None:
+    with pytest.raises(UnansweredError):
+        socket_of(engine[1]).inspect(ID)
+
+
+@pytest.mark.parametrize("name", ["web", "../images/json", "a" * 65, ""])
+def test_only_an_id_is_asked_for(engine: tuple[FakeEngine, Path], name: str) -> None:
+    fake, path = engine
+    with pytest.raises(UnansweredError):
+        socket_of(path).inspect(name)
+    assert fake.asked == []
+
+
+def test_an_engine_that_is_not_root_s_is_not_believed(engine: tuple[FakeEngine, Path]) -> None:
+    fake, path = engine
+    fake.containers[ID] = "trusted", "web"
+    with pytest.raises(UnansweredError, match="not root's"):
+        socket_of(path, owner=os.getuid() + 1).inspect(ID)
+    assert fake.asked == []
+
+
+def test_no_engine_is_no_answer(tmp_path: Path) -> None:
+    with pytest.raises(UnansweredError):
+        socket_of(tmp_path / "missing").inspect(ID)
+
+
+@dataclass
+class Talk:
+    """A conversation with an inquirer that is a thread of ours; `now` is its clock."""
+
+    containers: Containers
+    now: list[float]
+    ours: socket.socket
+
+    def heard(self) -> None:
+        """Wait for one more message, and take it in."""
+        self.ours.setblocking(True)
+        self.ours.recv(1, socket.MSG_PEEK)
+        self.ours.setblocking(False)
+        assert self.containers.hear()
+
+
+@pytest.fixture
+def talk(engine: tuple[FakeEngine, Path]) -> Iterator[Talk]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.settimeout(10)
+    thread = threading.Thread(target=inquirer.serve, args=(theirs, [socket_of(engine[1])]))
+    thread.start()
+    now = [0.0]
+    with theirs, ours:
+        yield Talk(Containers(ours, lambda: now[0]), now, ours)
+        ours.shutdown(socket.SHUT_RDWR)
+        thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_a_container_is_known_before_it_runs(engine: tuple[FakeEngine, Path], talk: Talk) -> None:
+    fake, _ = engine
+    assert fake.followed.wait(10)
+    fake.make(ID, "alpine:3", "web")
+    talk.heard()
+    assert talk.containers.describe(Container(ID, "docker")) == Description("alpine:3", "web")
+    assert f"/containers/{ID}/json" not in fake.asked
+
+
+def test_an_engine_s_other_words_do_no_harm(engine: tuple[FakeEngine, Path], talk: Talk) -> None:
+    fake, _ = engine
+    for line in (b"", b"{", b"[]", b'{"Actor": {"ID": 5, "Attributes": {"image": "x", "name": "y"}}}', b"x" * 100_000):
+        fake.stream.put(line)
+    fake.make(ID, "alpine:3", "web")
+    talk.heard()
+    assert talk.containers.describe(Container(ID, "")) == Description("alpine:3", "web")
+
+
+def test_who_is_unknown_is_asked_for_and_not_waited_for(engine: tuple[FakeEngine, Path], talk: Talk) -> None:
+    fake, _ = engine
+    assert fake.followed.wait(10)
+    fake.containers[OTHER] = "late:1", "late"
+    assert talk.containers.describe(Container(OTHER, "docker")) is None
+    talk.heard()
+    assert talk.containers.describe(Container(OTHER, "docker")) == Description("late:1", "late")
+
+
+def test_what_nobody_knows_is_not_asked_for_with_every_packet() -> None:
+    now = [0.0]
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        containers = Containers(ours, lambda: now[0])
+        for _ in range(100):
+            assert containers.describe(Container(ID, "docker")) is None
+        now[0] = 3.0
+        assert containers.describe(Container(ID, "docker")) is None
+        theirs.setblocking(False)
+        assert theirs.recv(1000) == theirs.recv(1000)
+        with pytest.raises(BlockingIOError):
+            theirs.recv(1000)
+
+
+def test_another_engine_s_container_is_not_asked_for(engine: tuple[FakeEngine, Path], talk: Talk) -> None:
+    fake, _ = engine
+    fake.containers |= {ID: ("x:1", "x"), OTHER: ("y:1", "y")}
+    assert talk.containers.describe(Container(ID, "crio")) is None
+    assert talk.containers.describe(Container(OTHER, "docker")) is None
+    talk.heard()
+    assert talk.containers.describe(Container(OTHER, "docker")) == Description("y:1", "y")
+
+
+def test_an_inquirer_that_is_gone_leaves_everything_unknown() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        containers = Containers(ours, lambda: 0.0)
+        theirs.close()
+        assert containers.describe(Container(ID, "docker")) is None
+        assert not containers.hear()

@@ -15,7 +15,8 @@ from functools import partial
 from bpf.errors import BpfError
 from bpf.loader import Attached, take_over
 from bpf.sockdiag import SockDiag
-from dnsfw import attribution, pinned, requests
+from dnsfw import pinned, requests
+from dnsfw.attribution import Attribution
 from dnsfw.channel import (
     Channel,
     Effective,
@@ -100,7 +101,8 @@ class Engine:
         _say_listening(channel, loaded, first=config.policy is None)
         self._inheritance = inheritance = _inherit(channel)
         attached = stack.enter_context(_programs(channel))
-        owners = attribution.owners(place, attached, diag, self._listeners.port, stack)
+        self._attribution = Attribution(config, attached, diag, stack)
+        owners = self._attribution.owners
         self._bindings = Bindings()
         self._proxies = Conversations(config.keeper, self._turned)
         self._gate = Gate(

@@ -163,10 +163,9 @@ def test_no_engine_is_no_answer(tmp_path: Path) -> None:
 
 @dataclass
 class Talk:
-    """A conversation with an inquirer that is a thread of ours; `now` is its clock."""
+    """A conversation with an inquirer that is a thread of ours."""
 
     containers: Containers
-    now: list[float]
     ours: socket.socket
 
     def heard(self) -> None:
@@ -183,9 +182,8 @@ def talk(engine: tuple[FakeEngine, Path]) -> Iterator[Talk]:
     ours.settimeout(10)
     thread = threading.Thread(target=inquirer.serve, args=(theirs, [socket_of(engine[1])]))
     thread.start()
-    now = [0.0]
     with theirs, ours:
-        yield Talk(Containers(ours, lambda: now[0]), now, ours)
+        yield Talk(Containers(ours, lambda: 0.0), ours)
         ours.shutdown(socket.SHUT_RDWR)
         thread.join(10)
     assert not thread.is_alive()
@@ -235,6 +233,7 @@ def test_what_nobody_knows_is_not_asked_for_with_every_packet() -> None:
 
 def test_another_engine_s_container_is_not_asked_for(engine: tuple[FakeEngine, Path], talk: Talk) -> None:
     fake, _ = engine
+    assert fake.followed.wait(10)
     fake.containers |= {ID: ("x:1", "x"), OTHER: ("y:1", "y")}
     assert talk.containers.describe(Container(ID, "crio")) is None
     assert talk.containers.describe(Container(OTHER, "docker")) is None

@@ -95,15 +95,6 @@ def _is_open(descriptor: int) -> bool:
     return True
 
 
-def guarded_resolv_conf(host: str) -> str:
-    """The host's resolv.conf with its search list and options, naming loopback as the only server.
-
-    Which server is asked makes no difference to dnsfw; this one can always be sent to, whatever the host's is.
-    """
-    kept = [line for line in host.splitlines() if line.split(None, 1)[:1] in (["search"], ["domain"], ["options"])]
-    return "\n".join(["# Made by dnsfw run for this command.", "nameserver 127.0.0.1", *kept, ""])
-
-
 def start(command: Command) -> int:
     """Fork the command's PID 1; its pid here. That process ends with the command's exit status."""
     with namespaces.children_in_new_pid_namespace():

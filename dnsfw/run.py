@@ -21,6 +21,7 @@ from dnsfw.guard import guarding
 from dnsfw.namespaces import NetworkNamespace
 from dnsfw.place import GuardOptions, Place
 from dnsfw.privilege import User, calling_user
+from dnsfw.resolvconf import guarded_resolv_conf
 from dnsfw.runs import Run, claimed
 from dnsfw.supervise import WAITED, held_back, supervise
 from dnsfw.terminal import complain, show
@@ -88,7 +89,7 @@ def _resolv_conf(record: Run) -> Path:
     """The file that the command sees as /etc/resolv.conf."""
     host = _RESOLV_CONF.read_text(encoding="utf-8", errors="replace") if _RESOLV_CONF.exists() else ""
     made = record.directory / "resolv.conf"
-    made.write_text(command.guarded_resolv_conf(host), encoding="utf-8")
+    made.write_text(guarded_resolv_conf(host), encoding="utf-8")
     made.chmod(0o644)
     return made
 

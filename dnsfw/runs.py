@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from dnsfw import cgroups, forwarding
+from dnsfw import cgroups, forwarding, resolvconf
 from dnsfw.errors import SetupError
 from dnsfw.namespaces import network_namespace_id
 
@@ -55,6 +55,13 @@ class Run:
     def will_make_cgroup(self, directory: Path) -> None:
         """Write the cgroup down before it is made."""
         self._save(msgspec.structs.replace(self.record, cgroup=str(directory)))
+
+    @contextmanager
+    def resolver_pointed_here(self) -> Iterator[None]:
+        """The host's resolv.conf names us until exit; after a SIGKILL, until the next sweep. Raises SetupError."""
+        self._save(self.record)  # whose host it is
+        with resolvconf.pointed_here(self.directory):
+            yield
 
     def permit_forwarding(self, link: str, families: tuple[str, ...]) -> None:
         """Write down that the host's forward filter is told of `link` (this run's name), then tell it."""
@@ -121,6 +128,7 @@ def _take_back(root: Path, directory: Path, record: Record | None) -> None:
         _restore_sysctls(root, directory, record)
         if record.netns == network_namespace_id():
             forwarding.withdraw(directory.name, record.forward)
+            resolvconf.give_back(directory)
     shutil.rmtree(directory, ignore_errors=True)
 
 

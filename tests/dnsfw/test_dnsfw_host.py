@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from dnsfw.cgroups import own_directory, parse_mounts
 from dnsfw.channel import Failed, Finish, Finished, Listening, Message, Serving, Turned, channel_pair
-from dnsfw.command import guarded_resolv_conf
 from dnsfw.errors import EXIT_USAGE, SetupError, UsageError
 from dnsfw.lifecycle import Life, Turn
 from dnsfw.policies import Surroundings, load_policy
@@ -52,31 +51,6 @@ def test_where_cgroup2_is_mounted(mounts: str, root: str | None) -> None:
 )
 def test_our_own_cgroup(text: str, directory: str) -> None:
     assert own_directory(Path("/cg"), text) == Path(directory)
-
-
-@pytest.mark.parametrize(
-    ("host", "kept"),
-    [
-        ("nameserver 192.0.2.1\n", ""),
-        (
-            "# by hand\nsearch corp.example example\nnameserver 192.0.2.1\nnameserver ::1\noptions ndots:2 edns0\n",
-            "search corp.example example\noptions ndots:2 edns0\n",
-        ),
-        ("domain corp.example\nsortlist 192.0.2.0\n", "domain corp.example\n"),
-        ("", ""),
-        ("searching\nnameserverx\n", ""),
-    ],
-    ids=["server", "search and options", "domain", "empty", "other words"],
-)
-def test_the_resolv_conf_of_a_guarded_command(host: str, kept: str) -> None:
-    assert guarded_resolv_conf(host) == f"# Made by dnsfw run for this command.\nnameserver 127.0.0.1\n{kept}"
-
-
-@settings(deadline=None)  # a busy machine proves nothing
-@given(st.text())
-def test_it_names_one_server_whatever_the_hosts_says(host: str) -> None:
-    servers = [line for line in guarded_resolv_conf(host).splitlines() if line.startswith("nameserver")]
-    assert servers == ["nameserver 127.0.0.1"]
 
 
 def test_who_called() -> None:

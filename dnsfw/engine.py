@@ -48,6 +48,7 @@ from dnsfw.privilege import Capability, become, undumpable
 from dnsfw.recent import Recent
 from dnsfw.records import Entry, rfc3339
 from dnsfw.renewal import Judges, Renewal
+from dnsfw.snapshot import Snapshot
 from dnsfw.system import system_upstreams
 from dnsfw.tally import Tally, several, summary
 from firewall.frames import LinkWatch
@@ -104,6 +105,7 @@ class Engine:
         self._attribution = Attribution(config, attached, diag, stack)
         owners = self._attribution.owners
         self._bindings = Bindings()
+        self._snapshot = Snapshot(config.log, self._bindings, self._tally, time.monotonic)
         self._proxies = Conversations(config.keeper, self._turned)
         self._gate = Gate(
             loaded.policy,
@@ -115,7 +117,7 @@ class Engine:
             inspects=self._proxies.held,
         )
         resolver = ResolverConfig(self._upstreams, refusal=Refusal.REFUSED if options.refused else Refusal.NXDOMAIN)
-        self._resolver = Resolver(resolver, self._gate, self._bindings.bind, time.monotonic, self._gate.fault)
+        self._resolver = Resolver(resolver, self._gate, self._snapshot.bind, time.monotonic, self._gate.fault)
         inside = Parts(
             tally=self._tally,
             recent=self._recent,
@@ -221,6 +223,7 @@ class Engine:
 
     def _record(self, entry: Entry) -> None:
         self._tally.take(entry)
+        self._snapshot.count()
         self._recent.take(entry, time.time())
         self._journal.record(entry)
 

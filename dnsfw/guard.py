@@ -37,6 +37,7 @@ from dnsfw.lifecycle import Life, Turn
 from dnsfw.place import PROXY_USER, QUEUE, EngineConfig, GuardOptions, Place, engine_user
 from dnsfw.proxies import Proxy
 from dnsfw.reloading import Reloading
+from dnsfw.sharedlog import SharedLog
 from dnsfw.terminal import complain, say
 from firewall.frames import Frames
 from firewall.nft import NftError
@@ -63,7 +64,9 @@ class Starting:
         self._to_engines, for_engines = channel_pair()
         for end in (self._to_engines, for_engines):
             stack.callback(end.close)
-        self._config = EngineConfig(options, place, engine_user(), listeners, for_engines)
+        log = SharedLog()
+        stack.callback(log.close)
+        self._config = EngineConfig(options, place, engine_user(), listeners, for_engines, log)
         self._engines = Engines(self._config)
         stack.callback(self._engines.end)  # after the table is gone
 

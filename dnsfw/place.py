@@ -16,6 +16,7 @@ from dnsfw.journalfile import Rotation
 from dnsfw.namespaces import NetworkNamespace
 from dnsfw.privilege import User
 from dnsfw.runs import STATE_ROOT
+from dnsfw.sharedlog import SharedLog
 from policy import Limits
 from resolver.listeners import Listeners
 from resolver.upstreams import Upstream
@@ -87,13 +88,15 @@ class Place:
 class EngineConfig:
     """Everything an engine needs to know, decided before it is forked. `user` is whom it becomes; `listeners` and
     `keeper`, the conversation with the proxy's keeper, are the supervisor's, and the next engine's too; `policy` is a
-    descriptor of the one in force (dnsfw/pinned.py), None for the first engine, which reads the file."""
+    descriptor of the one in force (dnsfw/pinned.py), None for the first engine, which reads the file; `log` is where
+    each engine leaves what it knows to the next."""
 
     options: GuardOptions
     place: Place
     user: User
     listeners: Listeners
     keeper: Channel
+    log: SharedLog
     policy: int | None = None
 
     def descriptors(self) -> list[int]:

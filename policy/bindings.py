@@ -57,25 +57,28 @@ class Bindings:
     def __len__(self) -> int:
         return len(self._table)
 
-    def live(self, now: float) -> Iterator[Binding]:
-        """All that is bound at `now`, the least used address first."""
+    def live(self, now: float, most: int = ADDRESSES) -> Iterator[Binding]:
+        """What is bound at `now` to the `most` addresses that were used last, the least used of them first."""
         self._table.now = now
-        for key in list(self._table):
+        for key in list(self._table)[-most:]:
             known = self._table.get(key)
             for name, until in _alive(known.expiry, now).items() if known else ():
                 yield Binding(name, address(key), until)
 
-    def bind(self, name: str, answers: Iterable[tuple[Address, float]], now: float) -> None:
-        """Bind canonical `name` to each address for its time to live in seconds. A later answer never shortens one."""
+    def bind(self, name: str, answers: Iterable[tuple[Address, float]], now: float) -> bool:
+        """Bind canonical `name` to each address for its time to live in seconds. A later answer never shortens one.
+        Has any of them gained?"""
         self._table.now = now
+        gained = False
         for each, ttl in answers:
-            if ttl > 0:
-                self._bind(name, each.packed, now + ttl)
+            if ttl > 0 and self._bind(name, each.packed, now + ttl):
+                gained = True
+        return gained
 
-    def _bind(self, name: str, key: bytes, until: float) -> None:
+    def _bind(self, name: str, key: bytes, until: float) -> bool:
         known = self._table.get(key)
         if known is not None and known.expiry.get(name, 0.0) >= until:
-            return  # nothing gained: the usual case where a cached answer is repeated
+            return False  # the usual case where a cached answer is repeated
         expiry = _alive(known.expiry, self._table.now) if known else {}
         until = max(until, expiry.pop(name, until))
         if len(expiry) >= self._names_per_address:
@@ -83,6 +86,7 @@ class Bindings:
             self._crowded_out += 1
         expiry[name] = until
         self._table[key] = _names(expiry)
+        return True
 
     def names(self, address: Address, now: float) -> tuple[str, ...]:
         """The names bound to `address` at `now`, the latest last. Looking counts as use."""

@@ -24,7 +24,7 @@ from resolver.reply import MAX_TCP, Ede, Explanation, Reply
 from resolver.upstreams import Upstream
 from resolver.wire import Question, Rejection, read_query
 
-type Bind = Callable[[str, Sequence[tuple[Address, float]], float], None]  # name; (address, seconds to live)…; now
+type Bind = Callable[[str, Sequence[tuple[Address, float]], float], object]  # name; (address, seconds to live)…; now
 
 
 class Refusal(StrEnum):

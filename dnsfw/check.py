@@ -14,7 +14,7 @@ from dnsfw import workflow
 from dnsfw.dump import as_json as dumped
 from dnsfw.errors import UsageError
 from dnsfw.finding import Derived, Finding, Report, Severity, as_github, as_json, as_text, at, error
-from dnsfw.policies import Library, Surroundings, bounded, parse_policy, untold
+from dnsfw.policies import Library, Surroundings, bounded, parse_policy
 from dnsfw.surprises import headers, surprises
 from dnsfw.terminal import answer
 from policy import Policy, PolicyInvalid, Source
@@ -124,19 +124,10 @@ def _check_one(draft: Draft, surroundings: Surroundings) -> Checked:
     findings = [
         *(at(remark.rule.source, Severity.WARNING, remark.reason, remark.hint) for remark in lint(policy)),
         *surprises(policy),
-        *_refused(policy),
         *_headers(draft, library, surroundings),
     ]
     findings.sort(key=lambda finding: (finding.file != draft.file, finding.file, finding.line, finding.column))
     return Checked(policy, tuple(findings), tuple(_derived(library)))
-
-
-def _refused(policy: Policy) -> Iterator[Finding]:
-    """What enforcing would refuse of a valid policy, said once."""
-    rules = untold(policy)
-    if rules:
-        reason = "`dnsfw run` and `dnsfw up` refuse a policy with such an attribute: it can't be told of a process yet"
-        yield at(rules[0].source, Severity.WARNING, reason, "name the program: exe=, arg=, user=, cgroup=PATH")
 
 
 def _headers(draft: Draft, library: Library, surroundings: Surroundings) -> Iterator[Finding]:

@@ -20,7 +20,7 @@ import msgspec
 from dnsfw.errors import UsageError
 from dnsfw.pinned import Pinned, Taken
 from dnsfw.privilege import User
-from policy import Attribute, Key, Policy, PolicyInvalid, PolicySyntaxError, Rule
+from policy import Policy, PolicyInvalid, PolicySyntaxError
 from policy.parse import TEXT_LIMIT, Load, parse
 
 DEFAULT = Path("dnsfw.policy")
@@ -140,7 +140,6 @@ def _parsed(pinned: Pinned, load: Load, uid_of: Callable[[str], int]) -> Loaded:
 
 
 def _enforceable(loaded: Loaded) -> Loaded:
-    _refuse_untold(loaded.policy)
     return loaded
 
 
@@ -175,24 +174,3 @@ def _told(path: str, errors: tuple[PolicySyntaxError, ...]) -> str:
     if len(errors) > _SHOWN:
         lines.append(f"  … and {len(errors) - _SHOWN} more")
     return "\n".join(lines)
-
-
-def untold(policy: Policy) -> list[Rule]:
-    """Rules about what attribution doesn't find out yet. One that denies would deny nothing: refused, not ignored."""
-    return [rule for rule in policy.rules if any(_is_untold(attribute) for attribute in rule.who)]
-
-
-def _is_untold(attribute: Attribute) -> bool:
-    return attribute.key in (Key.IMAGE, Key.STEP, Key.ACTION) or (
-        attribute.key is Key.CGROUP and attribute.value in ("@container", "@docker")
-    )
-
-
-def _refuse_untold(policy: Policy) -> None:
-    rules = untold(policy)
-    if rules:
-        places = ", ".join(str(rule.source) for rule in rules[:5])
-        raise UsageError(
-            f"Containers, images, steps and actions can't be told yet ({places}).",
-            "Leave those rules out, or name the program: exe=, arg=, user=, cgroup=PATH",
-        )

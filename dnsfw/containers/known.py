@@ -7,7 +7,7 @@ opens anything for it.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Self
 
 import msgspec
@@ -17,6 +17,7 @@ from bpf.container import Container
 from bpf.source import Description
 from dnsfw import child
 from dnsfw.containers import inquirer
+from dnsfw.containers.api import EngineSocket
 from dnsfw.privilege import User
 
 _KNOWN = 4_096  # containers
@@ -69,12 +70,15 @@ class Containers:
 class Inquiry:
     """An inquirer at work, until `close`. Make it as root, while there is one thread."""
 
-    def __init__(self, user: User, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, user: User, clock: Callable[[], float], sockets: Sequence[EngineSocket] = inquirer.SOCKETS
+    ) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._child = child.fork(lambda: inquirer.run(theirs, user), [theirs.fileno()])
+        self._child = child.fork(lambda: inquirer.run(theirs, user, sockets), [theirs.fileno()])
         theirs.close()
         self._ours = ours
         self.containers = Containers(ours, clock)
+        self.pid = self._child.pid
 
     def close(self) -> None:
         self._ours.close()

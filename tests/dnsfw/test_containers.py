@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import socket
 import threading
 from collections.abc import Iterator
@@ -20,7 +21,8 @@ from bpf.container import Container
 from bpf.source import Description
 from dnsfw.containers import inquirer
 from dnsfw.containers.api import EngineSocket, Named, UnansweredError
-from dnsfw.containers.known import Containers
+from dnsfw.containers.known import Containers, Inquiry
+from dnsfw.privilege import Capability, User
 
 ID = "4f6d2a9c" * 8
 OTHER = "0123abcd" * 8
@@ -248,3 +250,21 @@ def test_an_inquirer_that_is_gone_leaves_everything_unknown() -> None:
         theirs.close()
         assert containers.describe(Container(ID, "docker")) is None
         assert not containers.hear()
+
+
+@pytest.mark.kernel("root")
+def test_the_inquirer_is_a_process_of_its_own_with_one_capability(engine: tuple[FakeEngine, Path]) -> None:
+    fake, path = engine
+    fake.containers[ID] = "alpine:3", "web"
+    path.chmod(0o600)  # and not that user's
+    user = User(61_853, 61_853, (), "dnsfw", "/", "/")
+    with Inquiry(user, lambda: 0.0, [socket_of(path)]) as inquiry:
+        select.select([inquiry.containers], [], [], 10)
+        assert inquiry.containers.hear()
+        assert inquiry.containers.describe(Container(ID, "docker")) == Description("alpine:3", "web")
+        status = dict(line.split(":", 1) for line in Path(f"/proc/{inquiry.pid}/status").read_text().splitlines())
+        kept = {name: status[name].strip() for name in ("CapEff", "CapPrm", "CapBnd", "NoNewPrivs")}
+        assert status["Uid"].split() == ["61853"] * 4
+    only = f"{1 << Capability.DAC_OVERRIDE:016x}"
+    assert kept == {"CapEff": only, "CapPrm": only, "CapBnd": only, "NoNewPrivs": "1"}
+    assert not Path(f"/proc/{inquiry.pid}").exists()

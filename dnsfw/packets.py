@@ -12,8 +12,9 @@ from types import TracebackType
 from typing import Self
 
 from dnsfw.gate import Connection, Gate
+from firewall.answers import Answer
 from firewall.packet import PacketError, parse_packet
-from firewall.peeks import Answer, Peeks
+from firewall.peeks import Peeks
 from firewall.queue import Queue
 from firewall.resets import Resets
 from policy import Action, Flow

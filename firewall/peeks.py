@@ -1,191 +1,46 @@
-"""Flows whose client must say which host it wants before its words go out.
+"""Flows that are looked into before they are trusted: what the queue's packets are answered with.
 
-Law: sans-IO: packets and the time in, answers out; whoever judges is a callable. Every table is bounded and every entry
-expires. What can't be read, doesn't come in time or finds no room is denied, and the judge hears of it.
+Law: sans-IO, one way for each protocol. What no protocol here can look into is never left half judged.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import inf
-from typing import Final, NamedTuple, Protocol
+from itertools import chain
 
-from firewall.firstwords import Words, WordsError, read_words
-from firewall.opening import Opening, OpeningError
-from firewall.segment import Segment, read_segment, without_data
-from firewall.timed import Timed
-from policy.values import Action, Flow, Proto, Seen, Spoken
-
-_MOST_SILENT: Final = 16_384  # connections that are open, and whose client has not been understood yet
-_MOST_JUDGED: Final = 4_096  # connections whose packets may have been on their way when their client was judged
-_MOST_HELD: Final = 128  # flows whose packets wait in the kernel's queue for their rest: a few packets each
-_SILENCE: Final = 600.0  # seconds; where the server speaks first, a person may be typing
-_ON_THEIR_WAY: Final = 60.0  # seconds
-_WHOLE_WITHIN: Final = 10.0  # seconds from the first octet to the last that is needed
-# Seconds that a packet is held back for the rest of what it begins. Longer would be no use: a client may wait for an
-# acknowledgement before it goes on (RFC 896).
-HELD: Final = 0.1
-
-
-class Judge[C](Protocol):
-    """Who decides. A case is what the judge knows of a flow, and holds for the flow's life."""
-
-    def open(self, flow: Flow) -> tuple[Action, C]:
-        """May it start? PEEK: yes, and its client's words are judged next."""
-
-    def named(self, case: C, seen: Seen) -> Action:
-        """ALLOW or DENY, now that the client has spoken."""
-
-    def hinted(self, case: C, seen: Seen) -> bool:
-        """May the client go on speaking? It has said a name, and there is more to come."""
-
-    def again(self, flow: Flow) -> Action:
-        """May it go on, if it is one that was let through before?"""
-
-    def unread(self, case: C, problem: str) -> Action:
-        """Its words say nothing that could be judged: DENY, or ALLOW where nothing is denied."""
-
-    def era(self) -> object:
-        """The policy in force: with another one, what was judged is judged again."""
-
-
-class Answer(NamedTuple):
-    """What becomes of a packet. `action` None holds it back, with all of its flow, until the flow has an action.
-    `instead` goes in its place. `open`: the other end knows of the connection."""
-
-    action: Action | None
-    instead: bytes | None = None
-    open: bool = False
-
-
-class _Silent[C]:
-    """A connection whose client has yet to be understood. `first` is its first octet's sequence number, `said` what has
-    come from there without a gap, `until` when that must be whole."""
-
-    __slots__ = ("case", "opening", "said", "until")
-
-    def __init__(self, case: C, first: int) -> None:
-        self.case = case
-        self.opening = Opening(first)
-        self.said = b""
-        self.until = inf
-
-
-class _Judged[C](NamedTuple):
-    """What the client said, and what came of it under the policy `era`."""
-
-    case: C
-    seen: Seen | None
-    action: Action
-    era: object
+from firewall.answers import Answer, Judge
+from firewall.connections import Connections
+from firewall.datagrams import Datagrams
+from policy.values import Action, Flow, Proto
 
 
 class Peeks[C]:
-    """Answers for every packet of TCP that the queue brings."""
+    """Answers for every packet that the queue brings. Times are seconds of the caller's monotonic clock."""
 
     def __init__(self, judge: Judge[C]) -> None:
         self._judge = judge
-        self._silent: Timed[Flow, _Silent[C]] = Timed(_MOST_SILENT, _SILENCE)
-        self._judged: Timed[Flow, _Judged[C]] = Timed(_MOST_JUDGED, _ON_THEIR_WAY)
-        self._held: dict[Flow, float] = {}  # in the order of their times
+        self._connections = Connections(judge)
+        self._datagrams = Datagrams(judge)
 
     @property
     def evicted(self) -> int:
         """Connections forgotten for want of room; their clients' next words are denied."""
-        return self._silent.evicted
-
-    def due(self) -> float | None:
-        """When `overdue` will have something to say."""
-        return next(iter(self._held.values()), None)
+        return self._connections.evicted
 
     def answer(self, flow: Flow, packet: bytes, now: float) -> Answer:
         """Of a packet that gave this flow."""
-        if flow.proto != Proto.TCP:
-            return Answer(self._datagram(flow))
-        segment = read_segment(packet)
-        if segment.opens:
-            return self._open(flow, segment, packet, now)
-        judged = self._judged.get(flow, now)
-        if judged is not None:
-            return Answer(self._again(flow, judged, now), open=True)
-        silent = self._silent.get(flow, now)
-        if silent is None:
-            return Answer(self._judge.again(flow), open=True)
-        return Answer(self._listen(flow, silent, segment, now), open=True)
+        if flow.proto == Proto.TCP:
+            return self._connections.answer(flow, packet, now)
+        if flow.proto == Proto.UDP:
+            return Answer(self._datagrams.answer(flow, packet, now))
+        action, _ = self._judge.open(flow)
+        return Answer(Action.DENY if action is Action.PEEK else action)
+
+    def due(self) -> float | None:
+        """When `overdue` will have something to say."""
+        times = (self._connections.held.due(), self._datagrams.held.due())
+        return min((time for time in times if time is not None), default=None)
 
     def overdue(self, now: float) -> Iterator[tuple[Flow, Action]]:
-        """What becomes of packets that were held long enough: they go on if nothing in them was denied."""
-        while (due := self.due()) is not None and due <= now:
-            flow = next(iter(self._held))
-            del self._held[flow]
-            silent = self._silent.get(flow, now)
-            yield flow, Action.DENY if silent is None else self._go_on(flow, silent, now)
-
-    def _open(self, flow: Flow, segment: Segment, packet: bytes, now: float) -> Answer:
-        self._judged.pop(flow)
-        self._held.pop(flow, None)
-        action, case = self._judge.open(flow)
-        if action is not Action.PEEK:
-            self._silent.pop(flow)
-            return Answer(action)
-        self._silent.put(flow, _Silent(case, segment.sequence + 1), now)
-        # Data in a SYN would arrive before it could be judged. The server doesn't acknowledge what it didn't get.
-        return Answer(Action.PEEK, without_data(packet) if segment.data or segment.cut else None)
-
-    def _datagram(self, flow: Flow) -> Action:
-        action, case = self._judge.open(flow)
-        return self._judge.named(case, Seen(Spoken.OTHER, None)) if action is Action.PEEK else action
-
-    def _again(self, flow: Flow, judged: _Judged[C], now: float) -> Action:
-        """Of a connection that was judged: a packet that was on its way, or one under another policy."""
-        if judged.era is self._judge.era() or judged.seen is None:
-            return judged.action
-        return self._settle(flow, judged.case, judged.seen, now)
-
-    def _listen(self, flow: Flow, silent: _Silent[C], segment: Segment, now: float) -> Action | None:
-        if not segment.data:
-            return None if flow in self._held else Action.PEEK
-        try:
-            words = self._words(flow, silent, segment, now)
-        except (OpeningError, WordsError) as error:
-            action = self._judge.unread(silent.case, str(error))
-            return self._record(flow, _Judged(silent.case, None, action, self._judge.era()), now)
-        if words.whole:
-            return self._settle(flow, silent.case, words.seen, now)
-        if words.held:
-            self._held.setdefault(flow, now + HELD)
-            return None
-        self._held.pop(flow, None)
-        return Action.PEEK
-
-    def _words(self, flow: Flow, silent: _Silent[C], segment: Segment, now: float) -> Words:
-        """All so far. Raises OpeningError and WordsError."""
-        silent.said = silent.opening.add(segment.sequence, segment.data)
-        words = read_words(silent.said, flow.dport)
-        if words.whole:
-            return words
-        if words.held:
-            silent.until = min(silent.until, now + _WHOLE_WITHIN)
-        if segment.cut:
-            raise WordsError("its first words don't fit a packet that can be looked at")
-        if words.held and now > silent.until:
-            raise WordsError("its first words were not whole in time")
-        if words.held and flow not in self._held and len(self._held) >= _MOST_HELD:
-            raise WordsError("too many connections wait for their first words")
-        return words
-
-    def _go_on(self, flow: Flow, silent: _Silent[C], now: float) -> Action:
-        """The rest is not there. What is goes on, but with a name that would be denied in it."""
-        seen = read_words(silent.said, flow.dport).seen
-        if seen.name is not None and not self._judge.hinted(silent.case, seen):
-            return self._settle(flow, silent.case, seen, now)
-        return Action.PEEK
-
-    def _settle(self, flow: Flow, case: C, seen: Seen, now: float) -> Action:
-        return self._record(flow, _Judged(case, seen, self._judge.named(case, seen), self._judge.era()), now)
-
-    def _record(self, flow: Flow, judged: _Judged[C], now: float) -> Action:
-        self._silent.pop(flow)
-        self._held.pop(flow, None)
-        self._judged.put(flow, judged, now)
-        return judged.action
+        """What becomes of packets that were held long enough."""
+        return chain(self._connections.overdue(now), self._datagrams.overdue(now))

@@ -15,9 +15,9 @@ from typing import Final, Self
 
 from netfilterqueue import NetfilterQueue, Packet
 
+from firewall.answers import Answer
 from firewall.marks import ONCE, OTHERS, Mark
 from firewall.packet import COPIED, PacketError, parse_packet
-from firewall.peeks import Answer
 from policy.values import Action, Flow
 
 _WAITING: Final = 4096  # packets in the kernel; more are dropped, and counted (firewall.overflow)

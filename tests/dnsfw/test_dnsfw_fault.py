@@ -15,8 +15,9 @@ from dnslib import RCODE, DNSRecord
 from dnsfw.gate import Gate
 from dnsfw.namespaces import NetworkNamespace
 from dnsfw.records import Entry, to_record
+from firewall.answers import Answer
 from firewall.packet import PacketError
-from firewall.peeks import Answer, Peeks
+from firewall.peeks import Peeks
 from firewall.queue import Queue
 from firewall.ruleset import Plan
 from firewall.table import Table

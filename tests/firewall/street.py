@@ -22,8 +22,8 @@ from typing import Self
 import pytest
 
 from dnsfw.namespaces import NetworkNamespace
+from firewall.answers import Answer
 from firewall.packet import PacketError
-from firewall.peeks import Answer
 from firewall.queue import Queue
 from firewall.ruleset import Plan
 from firewall.table import Table

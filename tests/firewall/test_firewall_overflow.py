@@ -6,8 +6,8 @@ import socket
 
 import pytest
 
+from firewall.answers import Answer
 from firewall.overflow import Load, LoadFile, parse_status
-from firewall.peeks import Answer
 from firewall.queue import Queue
 from policy.values import Action
 from tests.firewall.street import ALLOWED, KERNEL, PLAN, QUEUE, STRANGER, Street, in_force

@@ -8,8 +8,8 @@ from socket import SOCK_RAW as RAW
 
 import pytest
 
+from firewall.answers import Answer
 from firewall.packet import PacketError
-from firewall.peeks import Answer
 from firewall.queue import Queue
 from policy.values import Action, Flow
 from tests.firewall.street import ALLOWED, KERNEL, PATIENCE, PLAN, QUEUE, STRANGER, Street, in_force, nothing_arrived

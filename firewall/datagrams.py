@@ -1,0 +1,90 @@
+"""UDP flows whose clients must say which host they want before their words go out.
+
+Law: as for connections. Of QUIC every packet that may begin a connection comes here, whatever was allowed before it on
+the same flow; another protocol's datagrams name no host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from firewall.answers import Held, Judge
+from firewall.clienthello import ClientHelloError
+from firewall.opening import OpeningError
+from firewall.packet import parse_header
+from firewall.quic import Greetings, QuicError, looks_like_quic
+from firewall.timed import Timed
+from policy.values import Action, Flow, Seen, Spoken
+
+_HEADER: Final = 8  # octets (RFC 768)
+_MOST_QUIC: Final = 4_096  # flows
+_MOST_HELD: Final = 128  # flows
+_IDLE: Final = 180.0  # seconds; conntrack's own time-out for an assured UDP flow
+_PATIENCE: Final = 0.5  # seconds for the rest of a hello that takes several datagrams, sent at once
+_OTHER: Final = Seen(Spoken.OTHER, None)
+
+
+class _Quic:
+    """A flow on which QUIC is spoken: `seen` is the last name that was asked for."""
+
+    __slots__ = ("greetings", "seen")
+
+    def __init__(self) -> None:
+        self.greetings = Greetings()
+        self.seen = _OTHER
+
+
+class Datagrams[C]:
+    """Answers for every packet of UDP that the queue brings."""
+
+    def __init__(self, judge: Judge[C]) -> None:
+        self.held = Held(_MOST_HELD, _PATIENCE)
+        self._judge = judge
+        self._quic: Timed[Flow, _Quic] = Timed(_MOST_QUIC, _IDLE)
+
+    def answer(self, flow: Flow, packet: bytes, now: float) -> Action | None:
+        """Of a packet that gave this flow; None holds it back."""
+        action, case = self._judge.open(flow)
+        if action is not Action.PEEK:
+            return action
+        header = parse_header(packet)
+        data = packet[header.start + _HEADER : header.total]
+        known = self._quic.get(flow, now)
+        if not looks_like_quic(data, flow.dport):
+            return self._judge.named(case, _OTHER if known is None else known.seen)
+        if known is None:
+            known = _Quic()
+            self._quic.put(flow, known, now)
+        return self._hear(flow, known, data, case, now)
+
+    def overdue(self, now: float) -> Iterator[tuple[Flow, Action]]:
+        """What becomes of packets that were held long enough."""
+        for flow in self.held.overdue(now):
+            action, case = self._judge.open(flow)
+            yield flow, self._deny(flow, case, "its hello was not whole in time") if action is Action.PEEK else action
+
+    def _hear(self, flow: Flow, known: _Quic, data: bytes, case: C, now: float) -> Action | None:
+        try:
+            hellos = known.greetings.add(data)
+        except (QuicError, ClientHelloError, OpeningError) as error:
+            return self._deny(flow, case, str(error))
+        if hellos is None:
+            if self.held.full and flow not in self.held:
+                return self._deny(flow, case, "too many flows wait for the rest of their hellos")
+            self.held.add(flow, now)
+            return None
+        self.held.pop(flow)
+        action: Action | None = None
+        for hello in hellos:
+            known.seen = Seen(Spoken.QUIC, hello.name)
+            action = self._judge.named(case, known.seen)
+            if action is Action.DENY:
+                self._quic.pop(flow)
+                return action
+        return action or self._judge.named(case, known.seen)
+
+    def _deny(self, flow: Flow, case: C, problem: str) -> Action:
+        self._quic.pop(flow)
+        self.held.pop(flow)
+        return self._judge.unread(case, problem)

@@ -26,7 +26,9 @@ from policy import (
     Reason,
     Request,
     Seen,
+    Spoken,
     decide,
+    greeted,
     identified,
     resolvable,
 )
@@ -161,15 +163,22 @@ class Gate:
         return decision.action
 
     def accepted(self, flow: Flow) -> Connection:
-        """What is known of a connection that `flow` sent to the proxy."""
-        return Connection(flow, self.owner_of(flow), self.bindings.names(flow.dst, self.clock()))
+        """What is known of a connection that the proxy takes: what was known when it was let through."""
+        known = self.admitted.of(flow)
+        if known is None:
+            return Connection(flow, self.owner_of(flow), self.bindings.names(flow.dst, self.clock()))
+        return Connection(flow, known.owner, known.names)
 
-    def server_name(self, connection: Connection) -> Entry:
-        """What becomes of a TLS connection to the one server name that it has now. Where its requests are to be looked
-        into, there is nothing to record yet."""
-        flow, owner, names = connection.flow, connection.owner, connection.names
-        entry = Entry(flow, decide(self.policy, flow, owner, names), owner, names)
-        return entry if entry.decision.action is Action.INSPECT else self._settled(entry)
+    def greeted(self, connection: Connection, name: str | None) -> tuple[Entry, Connection]:
+        """What becomes of a connection of the proxy's whose client wants TLS with this host; from here on it is that
+        host's alone. Where its requests are to be looked into, there is nothing to record yet."""
+        flow, owner, names = connection.flow, connection.owner, self._known(connection)
+        theirs = replace(connection, names=tuple(one for one in names if one == name))
+        decision = greeted(self.policy, flow, owner, names, name)
+        if decision.action is not Action.DENY:
+            self.admitted.note(flow, owner, theirs.names, self.clock())
+        entry = Entry(flow, decision, owner, names, seen=Seen(Spoken.TLS, name))
+        return (entry if decision.action is Action.INSPECT else self._settled(entry)), theirs
 
     def request(self, connection: Connection, request: Request) -> Entry:
         """May this request pass?"""

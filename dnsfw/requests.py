@@ -8,7 +8,6 @@ question that can't be judged is answered with a refusal.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 from dnsfw.gate import Connection, Gate
 from dnsfw.records import Entry
@@ -103,22 +102,17 @@ class Conversation:
                 return Judged(_unless_allowed(self._gate.failed(connection, Reason.MALFORMED, problem)))
 
     def _steered(self, connection: Connection, number: int, hello: bytes) -> Steered:
-        """From here on the connection is that server's alone, so a request for another host has no binding."""
+        name = None
         try:
-            greeting = read_client_hello(hello)
+            name = _host_of(hello)
         except ClientHelloError as error:
-            greeting = None
             entry = self._gate.failed(connection, Reason.MALFORMED, str(error))
         else:
-            named = None if greeting is None else greeting.name
-            connection = replace(connection, names=tuple(name for name in connection.names if name == named))
-            self._connections[number] = connection
-            entry = self._gate.server_name(connection)
-        name = "" if greeting is None else greeting.name or ""
-        if entry.decision.action is Action.INSPECT:
+            entry, self._connections[number] = self._gate.greeted(connection, name)
+        if entry.decision.action is Action.INSPECT and name is not None:
             return Steered(Course.DECRYPT, name, unverified(self._gate.policy, connection.flow, name))
         refusal = _unless_allowed(entry)
-        return Steered(Course.TUNNEL if refusal is None else Course.REFUSE, name, refusal=refusal)
+        return Steered(Course.TUNNEL if refusal is None else Course.REFUSE, name or "", refusal=refusal)
 
     def _request(self, connection: Connection, asked: Asked) -> Refusal | None:
         request = Request(connection.flow, asked.scheme, asked.host, asked.method, asked.path)
@@ -126,6 +120,14 @@ class Conversation:
 
 
 _FAULT = Decision(Action.DENY, Reason.FAULT, None, None)
+
+
+def _host_of(hello: bytes) -> str | None:
+    """Raises ClientHelloError."""
+    greeting = read_client_hello(hello)
+    if greeting is None:
+        raise ClientHelloError("not a whole ClientHello")
+    return greeting.name
 
 
 def _flow(opened: messages.Opened) -> Flow:

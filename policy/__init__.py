@@ -5,7 +5,7 @@ The parser is imported by its own name, `policy.parse`: whoever only carries val
 
 from policy.bindings import Bindings
 from policy.budget import Budgets, Limits, Spent
-from policy.decide import NAMING_PORTS, Decision, decide, identified, opaque, resolvable, unverified
+from policy.decide import NAMING_PORTS, Decision, decide, greeted, identified, resolvable, unverified
 from policy.errors import PolicyInvalid, PolicySyntaxError
 from policy.index import Policy
 from policy.render import render
@@ -60,8 +60,8 @@ __all__ = [
     "Url",
     "address",
     "decide",
+    "greeted",
     "identified",
-    "opaque",
     "render",
     "resolvable",
     "suggest",

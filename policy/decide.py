@@ -167,12 +167,6 @@ def _passed_through(policy: Policy, flow: Flow, name: str | None) -> bool:
     )
 
 
-def opaque(policy: Policy, flow: Flow, names: Sequence[str]) -> tuple[str, ...]:
-    """Of the names bound to an INSPECT flow's address, those that the proxy must not decrypt: `passthrough` says so, or
-    no URL rule looks at them."""
-    return tuple(name for name in names if _passed_through(policy, flow, name) or not _looked_at(policy, flow, name))
-
-
 def unverified(policy: Policy, flow: Flow, name: str) -> bool:
     """May the proxy take any certificate for this host's? Only where a rule about it says `insecure`."""
     return any(
@@ -180,12 +174,19 @@ def unverified(policy: Policy, flow: Flow, name: str) -> bool:
     )
 
 
-def _looked_at(policy: Policy, flow: Flow, name: str) -> bool:
-    return any(
-        rule.kind is Kind.URL and rule.covers(flow.proto, flow.dport)
-        for index in (policy.allows, policy.denies)
-        for rule in index.by_name(name)
-    )
+def greeted(policy: Policy, flow: Flow, owner: Owner | None, names: Sequence[str], name: str | None) -> Decision:
+    """For a flow that was INSPECT, now that its client wants TLS with the host `name`: INSPECT, ALLOW (as it is, not
+    looked into) or DENY. `names` are those of the destination.
+
+    No name is no way around what a URL rule says of one of them: only an address rule lets it through.
+    """
+    decision = decide(policy, flow, owner, tuple(one for one in names if one == name))
+    if name in names or decision.action is Action.ALLOW:
+        return decision
+    if name is None:
+        return Decision(Action.DENY, Reason.NO_NAME, None, None)
+    elsewhere = decide(policy, flow, owner, (name,))
+    return elsewhere if elsewhere.action is Action.DENY else Decision(Action.DENY, Reason.NAME, elsewhere.rule, name)
 
 
 def identified(policy: Policy, flow: Flow, owner: Owner | None, names: Sequence[str], seen: Seen) -> Decision:

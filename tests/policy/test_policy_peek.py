@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from policy import Action, Flow, Reason, Seen, Spoken, address, decide, identified, opaque
+from policy import Action, Flow, Reason, Seen, Spoken, address, decide, greeted, identified
 from policy.parse import parse
 
 POLICY = parse(
@@ -48,10 +48,37 @@ def test_peek(subject: Flow, names: list[str], action: Action) -> None:
     assert decide(POLICY, subject, None, names).action is without
 
 
-def test_opaque_names() -> None:
-    names = ["site.example", "api.example", "web.example", "plain.example", "other.example"]
-    assert opaque(POLICY, flow(6, 443), names) == ("site.example", "api.example", "other.example")
-    assert opaque(POLICY, flow(6, 8443), ["plain.example", "web.example"]) == ("web.example",)
+SHARED = ("site.example", "api.example", "web.example", "plain.example", "other.example")
+
+
+@pytest.mark.parametrize(
+    ("name", "action", "reason"),
+    [
+        ("web.example", Action.INSPECT, Reason.ALLOW_RULE),
+        ("plain.example", Action.INSPECT, Reason.ALLOW_RULE),
+        ("site.example", Action.ALLOW, Reason.ALLOW_RULE),
+        ("api.example", Action.ALLOW, Reason.ALLOW_RULE),
+        ("other.example", Action.DENY, Reason.NO_RULE),
+        ("elsewhere.example", Action.DENY, Reason.NO_RULE),
+        ("time.example", Action.DENY, Reason.PORT),
+        (None, Action.DENY, Reason.NO_NAME),
+    ],
+)
+def test_what_the_proxy_looks_into_once_a_client_has_named_its_host(
+    name: str | None, action: Action, reason: Reason
+) -> None:
+    decision = greeted(POLICY, flow(6, 443), None, SHARED, name)
+    assert (decision.action, decision.reason) == (action, reason)
+
+
+def test_a_host_that_was_not_resolved_to_the_address_is_not_the_proxy_s_to_find() -> None:
+    assert greeted(POLICY, flow(6, 443), None, ("web.example",), "site.example").reason is Reason.NAME
+    assert greeted(POLICY, flow(6, 443), None, ("site.example",), "web.example").reason is Reason.NAME
+
+
+@pytest.mark.parametrize("name", ["elsewhere.example", None])
+def test_an_address_rule_opens_its_address_whoever_is_asked_for_there(name: str | None) -> None:
+    assert greeted(POLICY, flow(6, 443, "10.0.0.1"), None, ("web.example",), name).action is Action.ALLOW
 
 
 SPOKEN = parse(

@@ -70,6 +70,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     refused: bool = False
     repo: str = ""
     token_file: str = ""
+    install_ca: bool = False
     journal: JournalSettings = field(default_factory=JournalSettings)
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
     budget: BudgetSettings = field(default_factory=BudgetSettings)

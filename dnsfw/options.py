@@ -35,6 +35,7 @@ _KEYS: Mapping[str, str] = {
     "octets_a_minute": "budget.octets_a_minute",
     "names_a_job": "budget.names_a_job",
     "octets_a_job": "budget.octets_a_job",
+    "install_ca": "install_ca",
     "lock_sudo": "lockdown.sudo",
     "lock_containers": "lockdown.containers",
     "lock_user_namespaces": "lockdown.user_namespaces",
@@ -91,6 +92,8 @@ _OF_HOSTS = (
                  help="Holds a token; who has it may stop and reload the guard, and turn sudo on, without root."),
     click.option("--metrics-port", type=click.IntRange(1, 65_535), metavar="PORT",
                  help="Serve metrics for Prometheus on this port of 127.0.0.1."),
+    click.option("--install-ca", is_flag=True,
+                 help="For URL rules: have this host's programs trust dnsfw's proxy, until the end."),
     click.option("--lock-sudo", metavar="USER", help="Take sudo from USER while the host is guarded."),
     click.option("--lock-containers", metavar="USER", help="Close the container engines' sockets to USER meanwhile."),
     click.option("--lock-user-namespaces", is_flag=True, help="Let nobody but root make user namespaces meanwhile."),
@@ -149,6 +152,7 @@ def configured(*, host: bool) -> GuardOptions:
         rotation=Rotation(journal.mebibytes << 20, journal.files),
         limits=Limits(budget.names_a_minute, budget.octets_a_minute, budget.names_a_job, budget.octets_a_job),
         metrics_port=settings.metrics.port,
+        install_ca=settings.install_ca,
         lockdown=Lockdown(lockdown.sudo, lockdown.containers, lockdown.user_namespaces, lockdown.ptrace),
     )
 

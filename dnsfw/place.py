@@ -54,6 +54,7 @@ class GuardOptions:
     rotation: Rotation = field(default_factory=Rotation)
     limits: Limits = field(default_factory=Limits)
     metrics_port: int = 0
+    install_ca: bool = False
     lockdown: Lockdown = field(default_factory=Lockdown)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from dnsfw import cgroups, forwarding, resolvconf
+from dnsfw import anchor, cgroups, forwarding, resolvconf
 from dnsfw.errors import SetupError
 from dnsfw.namespaces import network_namespace_id
 
@@ -27,13 +27,15 @@ _PASSABLE = 0o711  # who started a guard reaches its control socket; nobody but 
 
 class Record(msgspec.Struct, frozen=True):
     """`netns` is the inode of the network namespace whose sysctls were changed; `sysctls` maps name to old value;
-    `links` are the interfaces that were there then; `forward` are the families whose forward filter lets ours pass."""
+    `links` are the interfaces that were there then; `forward` are the families whose forward filter lets ours pass;
+    `anchor` is the file by which the host trusts the proxy."""
 
     netns: int
     cgroup: str = ""
     sysctls: dict[str, str] = {}
     forward: tuple[str, ...] = ()
     links: list[str] = []
+    anchor: str = ""
 
 
 class Run:
@@ -62,6 +64,12 @@ class Run:
         self._save(self.record)  # whose host it is
         with resolvconf.pointed_here(self.directory):
             yield
+
+    def install_anchor(self, root: bytes) -> None:
+        """Write down that the host is to trust `root` (PEM), then see to it. Raises SetupError."""
+        file = anchor.place(self.name)
+        self._save(msgspec.structs.replace(self.record, anchor=str(file)))
+        anchor.install(file, root)
 
     def permit_forwarding(self, link: str, families: tuple[str, ...]) -> None:
         """Write down that the host's forward filter is told of `link` (this run's name), then tell it."""
@@ -129,6 +137,8 @@ def _take_back(root: Path, directory: Path, record: Record | None) -> None:
         if record.netns == network_namespace_id():
             forwarding.withdraw(directory.name, record.forward)
             resolvconf.give_back(directory)
+        if record.anchor:
+            anchor.remove(Path(record.anchor))
     shutil.rmtree(directory, ignore_errors=True)
 
 

@@ -6,6 +6,7 @@ but its end by a signal: a dead engine leaves everything closed, and so does our
 
 from __future__ import annotations
 
+import shlex
 import signal
 import time
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from contextlib import ExitStack
 
 from dnsfw import runs
 from dnsfw.cgroups import find_root
+from dnsfw.channel import Serving
 from dnsfw.errors import EXIT_SETUP, SetupError
 from dnsfw.guard import guarding
 from dnsfw.namespaces import network_namespace_id
@@ -33,6 +35,8 @@ def up(options: GuardOptions, environ: Mapping[str, str]) -> int:
         starting = stack.enter_context(guarding(options, place))
         guard = starting.enforce()
         signal.pthread_sigmask(signal.SIG_BLOCK, WAITED)  # tear-down is whole
+        if guard.proxied is not None:
+            _tell(guard.proxied, record, place, install_ca=options.install_ca)
         say(f"guarding this host{' (audit: nothing is denied)' if options.audit else ''}; Ctrl-C ends it.")
         until_told(guard)
         finished = guard.finish()
@@ -41,6 +45,19 @@ def up(options: GuardOptions, environ: Mapping[str, str]) -> int:
     if not options.quiet:
         show(finished.summary)
     return 0
+
+
+def _tell(proxied: Serving, record: runs.Run, place: Place, *, install_ca: bool) -> None:
+    """Have programs trust the proxy, or tell how they can."""
+    lines = [f"export {name}={shlex.quote(value)}\n" for name, value in proxied.variables.items()]
+    script = place.furnished / "environment.sh"
+    script.write_text("".join(lines), encoding="utf-8")
+    script.chmod(0o644)
+    if install_ca:
+        record.install_anchor((place.furnished / "root.crt").read_bytes())
+    else:
+        say("URL rules: programs have to trust the proxy; --install-ca has them all do so.")
+    say(f"for programs with roots of their own (Node, Java, Python's requests): . {script}")
 
 
 def down() -> int:

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization.pkcs12 import PKCS12Certificat
 from proxy.authority import Authority
 
 BUNDLE: Final = "ca-certificates.crt"
+ROOT: Final = "root.crt"
 JAVA: Final = "java.p12"
 STORE: Final = "store"
 # OpenSSL's and Go's, python-requests' and pip's, Node's, curl's, git's, the AWS SDKs', cargo's, Deno's.
@@ -133,7 +134,7 @@ def _certificates(bundle: bytes) -> Iterator[x509.Certificate]:
 def furnish(directory: Path, trust: Trust, store: SystemStore, authority: Authority) -> None:
     """Write the files, and a copy of the system's directory with ours among them, readable by all. Raises OSError."""
     directory.mkdir(mode=0o755)
-    for name, content in trust.files.items():
+    for name, content in {**trust.files, ROOT: authority.root_pem}.items():
         _write(directory / name, content)
     if store.directory is None:
         return

@@ -1,0 +1,87 @@
+"""URL rules under `dnsfw up`: the host's programs go through the proxy, and trust it where that was asked for."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from dnsfw.playground import atlas
+from dnsfw.playground.world import Playground, Setting
+
+pytestmark = pytest.mark.kernel
+
+SITE = f"https://{atlas.ALLOWED_NAME}"
+POLICY = f"{SITE}/open/*\n"
+# The laptop's own store, which `up` may change: copies of the machine's, in the laptop's mounts.
+FURNISH = """
+set -e
+for folder in /etc/ssl/certs /usr/local/share/ca-certificates; do
+    mkdir -p "$1$folder"; cp -a $folder/. "$1$folder/"; mount --bind "$1$folder" $folder
+done
+cp "$2" /usr/local/share/ca-certificates/playground.crt
+update-ca-certificates --hooksdir /nonexistent >&2
+"""
+STORE = ["sh", "-c", "cd /etc/ssl/certs; ls -lR . /usr/local/share/ca-certificates | grep -v total; sha256sum *.crt"]
+
+
+@pytest.fixture
+def laptop(tmp_path: Path) -> Iterator[Playground]:
+    with Playground(Setting()) as world:
+        done = world.run(["sh", "-c", FURNISH, "sh", str(tmp_path / "store"), str(world.authority)])
+        assert done.returncode == 0, done.stderr
+        yield world
+
+
+@contextmanager
+def up(laptop: Playground, tmp_path: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A guard in force, and what it said before."""
+    (tmp_path / "policy").write_text(POLICY)
+    command = laptop.dnsfw("up", "--policy", str(tmp_path / "policy"), *options)
+    said = ""
+    with laptop.popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while "guarding this host" not in said:
+            line = process.stderr.readline()
+            assert line, said
+            said += line
+        try:
+            yield process, said
+        finally:
+            process.send_signal(signal.SIGINT)
+
+
+def fetch(laptop: Playground, path: str, before: str = "true") -> str:
+    """The status, from a program without the caller's variables."""
+    curl = f"curl -s -o /dev/null -w '%{{http_code}} %{{errormsg}}' --max-time 5 {SITE}{path}"
+    return laptop.run(["env", "-i", "PATH=/usr/bin:/bin", "sh", "-c", f"{before}; {curl}"]).stdout.strip()
+
+
+def test_the_host_trusts_the_proxy_until_down_where_that_was_asked_for(laptop: Playground, tmp_path: Path) -> None:
+    before = laptop.run(STORE).stdout
+    with up(laptop, tmp_path, "--install-ca") as (guard, _):
+        assert fetch(laptop, "/open/x") == "200"
+        assert fetch(laptop, "/shut/x") == "403"
+        guard.kill()
+        guard.wait()
+    assert laptop.run(STORE).stdout != before
+    assert laptop.run(laptop.dnsfw("down")).returncode == 0
+    assert laptop.run(STORE).stdout == before
+    assert fetch(laptop, "/shut/x") == "200"
+
+
+def test_otherwise_its_store_is_left_alone_and_the_way_to_trust_it_is_told(laptop: Playground, tmp_path: Path) -> None:
+    before = laptop.run(STORE).stdout
+    with up(laptop, tmp_path) as (guard, said):
+        assert "--install-ca" in said
+        assert "certificate problem" in fetch(laptop, "/open/x")
+        script = said.split(": . ")[1].splitlines()[0]
+        assert fetch(laptop, "/open/x", f". {script}") == "200"
+        assert laptop.run(STORE).stdout == before
+        guard.send_signal(signal.SIGINT)
+    assert guard.returncode == 0
+    assert not Path(script).parent.exists()

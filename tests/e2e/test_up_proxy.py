@@ -26,7 +26,10 @@ done
 cp "$2" /usr/local/share/ca-certificates/playground.crt
 update-ca-certificates --hooksdir /nonexistent >&2
 """
-STORE = ["sh", "-c", "cd /etc/ssl/certs; ls -lR . /usr/local/share/ca-certificates | grep -v total; sha256sum *.crt"]
+LIST = (
+    "find /etc/ssl/certs /usr/local/share/ca-certificates -printf '%p %m %l\\n' | sort; sha256sum /etc/ssl/certs/*.crt"
+)
+STORE = ["sh", "-c", LIST]
 
 
 @pytest.fixture

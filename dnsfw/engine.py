@@ -56,6 +56,7 @@ from firewall.overflow import LoadFile
 from policy import Bindings
 from policy.inspected import inspected
 from resolver.core import Refusal, ResolverConfig
+from resolver.listeners import Listeners
 from resolver.server import Resolver
 
 _HANDED_OVER_WITHIN = 30.0
@@ -89,7 +90,7 @@ class Engine:
         loaded = _policy(config)
         self._journal = Journal(options.journal, _mode(options), place.user)
         stack.callback(self._journal.close)
-        self._listeners = config.listeners
+        self._listeners, self._wide = config.listeners, config.wide
         self._upstreams = options.upstreams or system_upstreams(guarding_host=place.network is None)
         self._control_socket = stack.enter_context(listen(place.directory, place.user.uid))
         with nullcontext() if place.network is None else place.network.entered():
@@ -141,7 +142,8 @@ class Engine:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._gate.escaped)
         self._journal.start()  # not before privilege is gone: capset(2) is for one thread
-        await self._resolver.serve(loop, self._listeners.udp, self._listeners.tcp)
+        behind = self._wide or Listeners((), ())
+        await self._resolver.serve(loop, self._listeners.udp, (*self._listeners.tcp, *behind.tcp), behind.udp)
         self._packets.serve(loop, self._gate)
         if self._links is not None:
             loop.add_reader(self._links.fileno(), self._cover_links)

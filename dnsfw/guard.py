@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 
@@ -39,11 +39,12 @@ from dnsfw.proxies import Proxy
 from dnsfw.reloading import Reloading
 from dnsfw.sharedlog import SharedLog
 from dnsfw.terminal import complain, say
+from firewall.conntrack import Conntrack
 from firewall.frames import Frames
 from firewall.nft import NftError
 from firewall.ruleset import Plan
 from firewall.table import Table
-from resolver.listeners import Listeners, make_listeners
+from resolver.listeners import Listeners, make_listeners, make_wide_listeners
 
 _RESOLVER_PORTS = range(53053, 53085)  # the first free one
 _LOADING_SECONDS = 20.0
@@ -58,15 +59,16 @@ class Starting:
         self._loading = start_loading(place.cgroup, extent_of(place))
         stack.callback(self._loading.close)
         with place.inside():
-            listeners = _listen()
-        for listener in (*listeners.udp, *listeners.tcp):
+            listeners = _listen(make_listeners)
+        wide = _listen(make_wide_listeners) if place.network is None else None
+        for listener in listeners.sockets + (() if wide is None else wide.sockets):
             stack.enter_context(listener)
         self._to_engines, for_engines = channel_pair()
         for end in (self._to_engines, for_engines):
             stack.callback(end.close)
         log = SharedLog()
         stack.callback(log.close)
-        self._config = EngineConfig(options, place, engine_user(), listeners, for_engines, log)
+        self._config = EngineConfig(options, place, engine_user(), listeners, for_engines, log, wide=wide)
         self._engines = Engines(self._config)
         stack.callback(self._engines.end)  # after the table is gone
 
@@ -113,13 +115,20 @@ class Starting:
         """A namespace of our own has nothing in it yet. A host has: its servers and what was connected go on."""
         port, audit = self._config.listeners.port, self._config.options.audit
         proxy_port = None if proxy is None else proxy.port
-        if self._place.network is not None:
+        if self._config.wide is None:
             return Plan(port, QUEUE, audit=audit, inbound="closed", proxy_port=proxy_port)
-        with SockDiag() as diag:
-            standing = tuple(diag.established())
-        exempt = (self._config.user.uid,) if proxy is None else (self._config.user.uid, PROXY_USER.uid)
+        with SockDiag() as diag, Conntrack() as conntrack:
+            standing, passing = tuple(diag.established()), conntrack.connections()
         return Plan(
-            port, QUEUE, audit=audit, inbound="open", exempt_uids=exempt, standing=standing, proxy_port=proxy_port
+            port,
+            QUEUE,
+            audit=audit,
+            inbound="open",
+            exempt_uids=(self._config.user.uid,) if proxy is None else (self._config.user.uid, PROXY_USER.uid),
+            standing=standing,
+            proxy_port=proxy_port,
+            bridged_port=self._config.wide.port,
+            passing=passing,
         )
 
 
@@ -218,12 +227,12 @@ def guarding(options: GuardOptions, place: Place) -> Iterator[Starting]:
         yield Starting(options, place, stack)
 
 
-def _listen() -> Listeners:
+def _listen(make: Callable[[int], Listeners]) -> Listeners:
     """On the first free port of ours. Raises SetupError."""
     for port in _RESOLVER_PORTS:
         try:
-            return make_listeners(port)
+            return make(port)
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
-                raise SetupError(f"The resolver can't listen on loopback: {error.strerror}.") from error
+                raise SetupError(f"The resolver can't listen: {error.strerror}.") from error
     raise SetupError(f"All ports from {_RESOLVER_PORTS[0]} to {_RESOLVER_PORTS[-1]} are taken.", "Free one of them.")

@@ -90,7 +90,7 @@ class EngineConfig:
     """Everything an engine needs to know, decided before it is forked. `user` is whom it becomes; `listeners` and
     `keeper`, the conversation with the proxy's keeper, are the supervisor's, and the next engine's too; `policy` is a
     descriptor of the one in force (dnsfw/pinned.py), None for the first engine, which reads the file; `log` is where
-    each engine leaves what it knows to the next."""
+    each engine leaves what it knows to the next; `wide` are listeners for those whom a guarded host forwards for."""
 
     options: GuardOptions
     place: Place
@@ -99,10 +99,12 @@ class EngineConfig:
     keeper: Channel
     log: SharedLog
     policy: int | None = None
+    wide: Listeners | None = None
 
     def descriptors(self) -> list[int]:
         """All of them, for the child to keep."""
-        held = [self.keeper.fileno(), *(sock.fileno() for sock in (*self.listeners.udp, *self.listeners.tcp))]
+        sockets = self.listeners.sockets + (() if self.wide is None else self.wide.sockets)
+        held = [self.keeper.fileno(), *(sock.fileno() for sock in sockets)]
         held += [] if self.place.network is None else [self.place.network.fd]
         return held + ([] if self.policy is None else [self.policy])
 

@@ -22,6 +22,7 @@ from resolver.reply import servfail
 from resolver.tcp import Connections, TcpConnection
 from resolver.udp import Send, UdpListener
 from resolver.upstreams import Standing
+from resolver.wide import WideListener
 
 
 class Resolver:
@@ -45,16 +46,21 @@ class Resolver:
         self._waiting: Counter[Address] = Counter()  # questions under way, by client; no entry is 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._settling: asyncio.TimerHandle | None = None
-        self._udp: list[UdpListener] = []
+        self._udp: list[UdpListener | WideListener] = []
         self._tcp: list[asyncio.Server] = []
 
     async def serve(
-        self, loop: asyncio.AbstractEventLoop, udp: Sequence[socket.socket], tcp: Sequence[socket.socket]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        udp: Sequence[socket.socket],
+        tcp: Sequence[socket.socket],
+        wide: Sequence[socket.socket] = (),
     ) -> None:
-        """Answer on these sockets from now on; they are the resolver's to close."""
+        """Answer on these sockets from now on; they are the resolver's to close. `wide`: UDP on all addresses."""
         self._loop = loop
         self._forwarder = Forwarder(self._config, self.clock, self._fault, loop)
         self._udp = [UdpListener(sock, self, loop) for sock in udp]
+        self._udp += [WideListener(sock, self, loop) for sock in wide]
         for sock in tcp:
             self._tcp.append(await loop.create_server(self._connection, sock=sock))
 

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from dnsfw.channel import Channel, Turned
-from dnsfw.lifecycle import Life
+from dnsfw.lifecycle import Life, Turn
 
 type Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -24,6 +24,8 @@ class Conversations:
         self._keeper = keeper
         self._told = told
         self._held: set[asyncio.Task[None]] = set()
+        self._deaths = 0
+        self._last = ""
 
     def held(self) -> bool:
         """Is a proxy at work?"""
@@ -32,6 +34,13 @@ class Conversations:
     def serve(self, loop: asyncio.AbstractEventLoop, answer: Answer) -> None:
         """From now on, and take what waited."""
         loop.add_reader(self._keeper.fileno(), self._take, loop, answer)
+
+    def trouble(self) -> list[str]:
+        """A sentence about proxies that died."""
+        if not self._deaths:
+            return []
+        times = "once," if self._deaths == 1 else f"{self._deaths} times, the last one"
+        return [f"the proxy died {times} of {self._last}; URL rules denied until it was back"]
 
     def close(self) -> None:
         """Take no more; those that are held end with the loop."""
@@ -47,6 +56,8 @@ class Conversations:
                 task = loop.create_task(_hold(answer, socket.socket(fileno=descriptor)))
                 self._held.add(task)
                 task.add_done_callback(self._ended)
+            if message.life.turn is Turn.DIED:
+                self._deaths, self._last = self._deaths + 1, message.life.reason
             self._told(message.life)
 
     def _ended(self, task: asyncio.Task[None]) -> None:

@@ -107,7 +107,7 @@ class Engine:
         owners = self._attribution.owners
         self._bindings = Bindings()
         self._snapshot = Snapshot(config.log, self._bindings, self._tally, time.monotonic)
-        self._proxies = Conversations(config.keeper, self._turned)
+        self._proxies = Conversations(config.keeper, self._journal.tell)
         self._gate = Gate(
             loaded.policy,
             self._bindings,
@@ -193,11 +193,6 @@ class Engine:
         for _, name in self._links.update() if self._links else ():
             self._gate.fault(OSError(f"frames that a program makes itself are not stopped at the device {name}"), None)
 
-    def _turned(self, life: Life) -> None:
-        """A proxy started or died."""
-        if life.turn is Turn.DIED:
-            self._gate.fault(RuntimeError(f"the proxy died ({life.reason}); URL rules deny until it is back"), None)
-
     def _report(self) -> None:
         text = summary(self._tally, self._trouble(), audit=self._audit)
         self._channel.send(Finished(self._tally.denied, text))
@@ -210,6 +205,7 @@ class Engine:
             times = several(self._inheritance.deaths, "time")
             meanwhile = "nothing was judged" if self._audit else "nothing new could leave"
             said.append(f"the engine died {times}, the last one of {death.reason}; {meanwhile} until it was back")
+        said += self._proxies.trouble()
         counters = self._resolver.counters
         if counters.failed:
             servers = ", ".join(str(upstream) for upstream in self._upstreams)

@@ -138,8 +138,10 @@ def test_it_dies_alone_and_comes_back(laptop: Laptop) -> None:
         assert inside.fetch(SHUT)["outcome"] == "403"
         _, errors = inside.leave()
     assert "the proxy that does that is not there just now" in errors
-    reasons = [json.loads(line).get("reason") for line in journal.read_text().splitlines()]
-    assert "proxy" in reasons
+    assert "the proxy died once, of signal 9 (SIGKILL)" in errors
+    told = [json.loads(line) for line in journal.read_text().splitlines()]
+    assert [line["life"] for line in told if line.get("what") == "proxy"] == ["started", "died", "restarted"]
+    assert [line["decision"] for line in told if line.get("reason") == "proxy"][:1] == ["deny"]
 
 
 def test_ten_deaths_and_it_is_still_back_in_time(inside: Inside) -> None:

@@ -75,32 +75,43 @@ def run(command: tuple[str, ...], fail_on_deny: bool, **_options: Any) -> None: 
 
 @main.command(short_help="Guard this host.")
 @host_options
-def up(**_options: Any) -> None:
+@click.option("--detach", is_flag=True, help="Go on in the background; return as soon as the host is guarded.")
+def up(*, detach: bool, **_options: Any) -> None:
     """Guard this host: what leaves it is what the policy allows. Stays in the foreground; Ctrl-C ends it.
 
-    Connections that are up already go on, and so do connections from outside to this host.
+    Connections that are up already go on, and so do connections from outside to this host. SIGHUP has the policy read
+    again; `dnsfw down` ends it from anywhere.
 
     \b
-    Exit status: 0 when ended by a signal; 2 for a mistake in the call or the policy, 125 if the guard can't be set up.
+    Exit status: 0 when ended by a signal (--detach: when the host is guarded); 2 for a mistake in the call or the
+    policy, 125 if the guard can't be set up.
     """
     from dnsfw import preflight
-    from dnsfw.up import up as guard_host
+    from dnsfw import up as guard_host
 
     environ = _callers_environment()
     preflight.check("up")
     _unwind_on_termination()
-    sys.exit(guard_host(configured(host=True), environ))
+    options = configured(host=True)
+    sys.exit(guard_host.up_detached(options, environ) if detach else guard_host.up(options, environ))
 
 
-@main.command(short_help="Open a host that a killed `up` left closed.")
-def down() -> None:
-    """Open this host again after a `dnsfw up` that was killed: it leaves the host closed."""
+@main.command(short_help="End the guard of this host.")
+@click.option("--report", is_flag=True, help="Show what was denied, by whom, and the line that would allow it.")
+@click.option("--fail-on-deny", is_flag=True, help="Exit 3 if something was denied.")
+def down(**options: Any) -> None:
+    """End the guard of this host, wherever it was started, and open the host again, which a killed one leaves closed.
+
+    \b
+    Exit status: 0 once the host is as it was, also if nothing guarded it; 3 with --fail-on-deny; 125 if a guard
+    doesn't end.
+    """
     from dnsfw import preflight
-    from dnsfw.up import down as clear_host
+    from dnsfw.down import down as open_host
 
     _callers_environment()
     preflight.check("down")
-    sys.exit(clear_host())
+    sys.exit(open_host(**options))
 
 
 @main.command(short_help="Show what a guard of this host would be told.")

@@ -10,18 +10,20 @@ import fcntl
 import os
 import shutil
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
 
 from dnsfw import anchor, cgroups, forwarding, resolvconf
+from dnsfw.channel import Finished
 from dnsfw.errors import SetupError
 from dnsfw.namespaces import network_namespace_id
 
 STATE_ROOT = Path("/run/dnsfw")
 _SYSCTL_ROOT = Path("/proc/sys")
+_LAST_WORD = "last-word"
 _PASSABLE = 0o711  # who started a guard reaches its control socket; nobody but root can hold a lock
 
 
@@ -53,6 +55,13 @@ class Run:
         partial.touch(mode=0o600)
         partial.write_bytes(msgspec.json.encode(record))
         partial.replace(self.directory / "record")
+
+    def leave_word(self, finished: Finished) -> None:
+        """For who had us end, if they wait for it (`listening`)."""
+        with suppress(OSError):
+            file = os.open(self.directory / _LAST_WORD, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+            with os.fdopen(file, "wb") as word:
+                word.write(msgspec.json.encode(finished))
 
     def will_make_cgroup(self, directory: Path) -> None:
         """Write the cgroup down before it is made."""
@@ -103,9 +112,10 @@ def claimed(name: str, root: Path = STATE_ROOT) -> Iterator[Run]:
             run.directory.mkdir()
             run.directory.chmod(_PASSABLE)
         except FileExistsError:
-            raise SetupError("A dnsfw up guards this host already.", "End that one first (Ctrl-C there).") from None
+            raise SetupError("A dnsfw up guards this host already.", "End that one first: dnsfw down") from None
         lock = os.open(run.directory / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
+        os.write(lock, str(os.getpid()).encode())
     try:
         yield run
     finally:
@@ -114,6 +124,36 @@ def claimed(name: str, root: Path = STATE_ROOT) -> Iterator[Run]:
             os.close(lock)
             with suppress(OSError):  # other runs are still there
                 root.rmdir()
+
+
+def holder(name: str, root: Path = STATE_ROOT) -> int | None:
+    """The pid of the live run of that name."""
+    if not _alive(root / name):
+        return None
+    with suppress(OSError, ValueError):
+        return int((root / name / "lock").read_text(encoding="ascii"))
+    return None
+
+
+@contextmanager
+def listening(name: str, root: Path = STATE_ROOT) -> Iterator[Callable[[], Finished | None]]:
+    """Wait for the last word of the live run of that name, which is heard when it has ended. The file is open here
+    before it is written, so that it may be gone by then with its directory."""
+    try:
+        file = os.open(root / name / _LAST_WORD, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:  # it has just ended
+        yield lambda: None
+        return
+    with os.fdopen(file, "rb") as word:
+
+        def last_word() -> Finished | None:
+            word.seek(0)
+            try:
+                return msgspec.json.decode(word.read(), type=Finished)
+            except msgspec.MsgspecError:  # it didn't say
+                return None
+
+        yield last_word
 
 
 def is_live(name: str, root: Path = STATE_ROOT) -> bool:

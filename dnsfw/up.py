@@ -1,4 +1,4 @@
-"""`dnsfw up` and `dnsfw down`: guard the host itself.
+"""`dnsfw up`: guard the host itself.
 
 Law: the same guard as `run`'s, in the network namespace that we were started in. While it is up nothing opens the host
 but its end by a signal: a dead engine leaves everything closed, and so does our own death by SIGKILL.
@@ -9,37 +9,55 @@ from __future__ import annotations
 import shlex
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from pathlib import Path
 
 from dnsfw import runs
 from dnsfw.cgroups import find_root
 from dnsfw.channel import Serving
-from dnsfw.errors import EXIT_SETUP, SetupError
+from dnsfw.detaching import detach
+from dnsfw.errors import EXIT_SETUP
 from dnsfw.guard import guarding
 from dnsfw.namespaces import network_namespace_id
-from dnsfw.place import QUEUE, GuardOptions, Place
+from dnsfw.place import GuardOptions, Place
 from dnsfw.privilege import calling_user
 from dnsfw.supervise import WAITED, held_back, until_told
 from dnsfw.terminal import say, show
-from firewall import table
+
+LOG = "log"  # of a guard in the background, in its run's directory
 
 
 def up(options: GuardOptions, environ: Mapping[str, str]) -> int:
-    """Guard this host until SIGINT, SIGTERM or SIGHUP; the exit status. Raises DnsfwError if it can't."""
+    """Guard this host until a signal ends it; the exit status. Raises DnsfwError if it can't."""
+    mode = " (audit: nothing is denied)" if options.audit else ""
+    return _guard(options, environ, lambda _: say(f"guarding this host{mode}; Ctrl-C ends it."))
+
+
+def up_detached(options: GuardOptions, environ: Mapping[str, str]) -> int:
+    """The same in the background; returns once the host is guarded. Raises DnsfwError if it can't."""
+    pid = detach(lambda in_force: _guard(options, environ, in_force))
+    mode = " (audit: nothing is denied)" if options.audit else ""
+    say(f"guarding this host{mode}, as process {pid}; `dnsfw down` ends it, `dnsfw status` tells how it is.")
+    return 0
+
+
+def _guard(options: GuardOptions, environ: Mapping[str, str], in_force: Callable[[Path], None]) -> int:
     user = calling_user(environ)
     with ExitStack() as stack:
         with held_back():
-            record = stack.enter_context(runs.claimed(_name()))
+            record = stack.enter_context(runs.claimed(name()))
         place = Place(None, find_root(), user, environ, record.directory, time.time())
         starting = stack.enter_context(guarding(options, place))
         guard = starting.enforce()
         signal.pthread_sigmask(signal.SIG_BLOCK, WAITED)  # tear-down is whole
         if guard.proxied is not None:
             _tell(guard.proxied, record, place, install_ca=options.install_ca)
-        say(f"guarding this host{' (audit: nothing is denied)' if options.audit else ''}; Ctrl-C ends it.")
+        in_force(record.directory / LOG)
         until_told(guard)
         finished = guard.finish()
+        if finished is not None:
+            record.leave_word(finished)
     if finished is None:
         return EXIT_SETUP
     if not options.quiet:
@@ -60,15 +78,6 @@ def _tell(proxied: Serving, record: runs.Run, place: Place, *, install_ca: bool)
     say(f"for programs with roots of their own (Node, Java, Python's requests): . {script}")
 
 
-def down() -> int:
-    """Take away what an `up` left that was killed. Raises SetupError while one is running. Twice is harmless."""
-    if runs.is_live(_name()):
-        raise SetupError("dnsfw up is running.", "End it with Ctrl-C, or send it SIGTERM.")
-    with runs.claimed(_name()):  # sweeps the dead one's record
-        table.remove(QUEUE)
-    return 0
-
-
-def _name() -> str:
+def name() -> str:
     """One guard for each host: the record is named after the network namespace."""
     return f"up-{network_namespace_id()}"

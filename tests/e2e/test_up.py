@@ -143,9 +143,6 @@ def test_audit_denies_nothing_and_tells_what_it_would_have(laptop: Playground, t
 def test_killed_it_leaves_the_host_closed_until_down(laptop: Playground, tmp_path: Path) -> None:
     before = laptop.run(RULESET).stdout
     with up(laptop, tmp_path) as guard:
-        down = laptop.run(laptop.dnsfw("down"))
-        assert down.returncode == 125
-        assert "dnsfw up is running" in down.stderr
         guard.kill()
         guard.wait()
     for place in (atlas.ALLOWED.v4, f"[{atlas.ALLOWED.v6}]"):

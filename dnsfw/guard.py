@@ -95,11 +95,12 @@ class Starting:
             raise SetupError("Sockets can't be attributed to processes: " + str(error)) from error
         reloading = Reloading(self._config.options, self._place, table, policy)
         self._stack.callback(reloading.close)
-        guard = Guard(self._engines, programs, reloading, hosts)
+        guard = Guard(self._engines, programs, reloading, proxy)
         guard.bequeath(engine)
         engine.expect(Ready)
         self._engines.at_work(engine)
-        guard.proxied = None if proxy is None else proxy.await_serving()
+        if proxy is not None:
+            guard.proxied = proxy.await_serving()
         return guard
 
     def _stop_frames(self) -> None:
@@ -134,16 +135,16 @@ class Starting:
 
 class Guard:
     """A guard in force, and its supervisor's part: `tend` whenever `patience` is over or a signal came, `finish` at the
-    end. `inspected` are the hosts that the proxy is for."""
+    end."""
 
-    def __init__(self, engines: Engines, programs: Attached, reloading: Reloading, inspected: tuple[str, ...]) -> None:
+    def __init__(self, engines: Engines, programs: Attached, reloading: Reloading, proxy: Proxy | None) -> None:
         self.restarts = engines.restarts
         self.reloading = reloading
         self.proxied: Serving | None = None  # what programs are to be told of the proxy; None if there is none
         self.stop_wanted = False  # somebody who may said so over the control socket
         self._engines = engines
         self._programs = programs
-        self._inspected = inspected
+        self._proxy = proxy
         self._last_death: Life | None = None
         self._untold: list[Life] = []  # what no engine was told of yet
 
@@ -161,6 +162,8 @@ class Guard:
             if how is not None:
                 self._mourn(engine, how)
         self.reloading.tend(self._engines.now)
+        if self._proxy is not None:
+            self._proxy.tend()
 
     def reload(self) -> None:
         """Have the policy's file read again; what comes of it is told later."""
@@ -168,7 +171,8 @@ class Guard:
 
     def patience(self) -> float | None:
         """Seconds until `tend` has something to do by itself; None if only a signal will tell."""
-        waits = (self._engines.patience(), self.reloading.patience())
+        waits = [self._engines.patience(), self.reloading.patience()]
+        waits += [] if self._proxy is None else [self._proxy.patience()]
         return min((wait for wait in waits if wait is not None), default=None)
 
     def finish(self) -> Finished | None:
@@ -190,7 +194,7 @@ class Guard:
             self.restarts.total,
             self._last_death,
             tuple(self._untold),
-            self._inspected,
+            () if self._proxy is None else self._proxy.hosts,
         )
         with suppress(OSError):  # dead already: the next one is told
             engine.channel.send(told, self._programs.descriptors)

@@ -10,6 +10,7 @@ import errno
 import socket
 from contextlib import ExitStack
 from functools import partial
+from time import monotonic
 from types import TracebackType
 from typing import Self
 
@@ -18,6 +19,8 @@ from dnsfw.channel import Channel, Failed, Serving, channel_pair
 from dnsfw.errors import SetupError
 from dnsfw.namespaces import children_in_new_pid_namespace
 from dnsfw.place import Place
+from dnsfw.restarts import Restarts
+from dnsfw.terminal import complain
 
 _PORTS = range(53086, 53118)  # the first free one
 _LOOPBACK = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
@@ -26,19 +29,28 @@ _STARTS_WITHIN = 30.0
 
 
 class Proxy:
-    """At work, or about to be; a context manager that ends it. `port` is where clients are redirected to."""
+    """A keeper at work, or about to be; a context manager that ends it. `hosts` are those that it is for, `port` is
+    where clients are redirected to."""
 
     def __init__(self, hosts: tuple[str, ...], place: Place, engine: Channel) -> None:
         """`engine` is the keeper's end of its conversation with engines. Raises SetupError."""
+        self.hosts = hosts
+        self._place = place
+        self._engine = engine
+        self._restarts = Restarts()
+        with place.inside():
+            self._listeners = _listeners()
+        self.port = int(self._listeners[0].getsockname()[1])
+        self._begin()
+
+    def _begin(self) -> None:
         self._channel, theirs = channel_pair()
-        with ExitStack() as stack:
-            with place.inside():
-                listeners = tuple(stack.enter_context(one) for one in _listeners())
-            self.port = int(listeners[0].getsockname()[1])
-            kept = [theirs.fileno(), engine.fileno(), *(one.fileno() for one in listeners)]
-            with children_in_new_pid_namespace():
-                self._process = child.fork(partial(_live, hosts, listeners, (engine, theirs), place), kept)
+        work = partial(_live, self.hosts, self._listeners, (self._engine, theirs), self._place)
+        kept = [theirs.fileno(), self._engine.fileno(), *(one.fileno() for one in self._listeners)]
+        with children_in_new_pid_namespace():
+            self._process = child.fork(work, kept)
         theirs.close()
+        self._restarts.started(monotonic())
 
     def await_serving(self) -> Serving:
         """What programs are to be told, once clients are served. Raises SetupError."""
@@ -52,9 +64,21 @@ class Proxy:
             raise SetupError(said.problem, said.remedy)
         raise SetupError("The proxy died while starting.", "This is a fault of dnsfw's; please report it.")
 
-    def ended(self) -> str | None:
-        """How its keeper ended, None while that lives. One proxy's death is not meant: the keeper starts another."""
-        return self._process.ended()
+    def tend(self) -> None:
+        """Start another keeper if this one died; never waits. Proxies' deaths are the keeper's business."""
+        wait = self._restarts.wait(monotonic())
+        if wait is None:
+            how = self._process.ended()
+            if how is not None:
+                self._channel.close()
+                self._restarts.died(how, monotonic())
+                complain(f"the proxy's keeper died ({how}); URL rules deny until there is another.")
+        elif wait == 0:
+            self._begin()
+
+    def patience(self) -> float | None:
+        """Seconds until `tend` has something to do by itself; None if only a signal will tell."""
+        return self._restarts.wait(monotonic())
 
     def __enter__(self) -> Self:
         return self
@@ -64,6 +88,8 @@ class Proxy:
     ) -> None:
         self._channel.close()
         self._process.end(0)  # R9: nobody waits for its connections
+        for one in self._listeners:
+            one.close()
 
 
 def _live(

@@ -132,14 +132,16 @@ def _certificates(bundle: bytes) -> Iterator[x509.Certificate]:
 
 
 def furnish(directory: Path, trust: Trust, store: SystemStore, authority: Authority) -> None:
-    """Write the files, and a copy of the system's directory with ours among them, readable by all. Raises OSError."""
-    directory.mkdir(mode=0o755)
+    """Write the files, and a copy of the system's directory with ours among them, readable by all. What an earlier
+    keeper wrote is written over, where programs look. Raises OSError."""
+    directory.mkdir(mode=0o755, exist_ok=True)
     for name, content in {**trust.files, ROOT: authority.root_pem}.items():
         _write(directory / name, content)
     if store.directory is None:
         return
     copy = directory / STORE
-    shutil.copytree(store.directory, copy, symlinks=True)
+    if not copy.exists():
+        shutil.copytree(store.directory, copy, symlinks=True)
     _write(copy / f"{authority.root_hash}.0", authority.root_pem)
     if store.bundle.parent == store.directory:
         _write(copy / store.bundle.name, trust.files[BUNDLE])
@@ -148,6 +150,8 @@ def furnish(directory: Path, trust: Trust, store: SystemStore, authority: Author
 
 
 def _write(path: Path, content: bytes) -> None:
-    path.unlink(missing_ok=True)  # a link leads to somebody else's file
-    path.write_bytes(content)
-    path.chmod(0o644)
+    """A file of its own in the place of a link, which leads to somebody else's."""
+    new = path.with_name(f".{path.name}.new")
+    new.write_bytes(content)
+    new.chmod(0o644)
+    new.replace(path)

@@ -154,6 +154,17 @@ def test_ten_deaths_and_it_is_still_back_in_time(inside: Inside) -> None:
     assert inside.fetch(f"https://{OTHER}/")["outcome"] == "200"
 
 
+def test_another_keeper_takes_the_place_of_one_that_died(laptop: Laptop) -> None:
+    """With another authority: whoever looks for it then finds it where the first one was."""
+    with laptop.agent(POLICY) as inside:
+        kill(keeper(inside))
+        while inside.fetch(OPEN)["outcome"] != "ECONNREFUSED":
+            pass
+        assert inside.fetch(f"https://{OTHER}/")["outcome"] == "200"
+        assert returns(inside, within=10)
+        assert inside.leave()[1].startswith("dnsfw: the proxy's keeper died (signal 9 (SIGKILL))")
+
+
 def test_the_end_waits_for_no_proxy(laptop: Laptop) -> None:
     """R9: one that does nothing any more, with a client that hangs on it."""
     with laptop.agent(POLICY) as inside:

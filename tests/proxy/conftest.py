@@ -20,6 +20,7 @@ POLICY = """\
 * https://api.example/*
 * http://api.example/*
 !https://api.example/secret
+!https://api.example/shut/*
 !http://api.example/secret
 GET https://py.example/*
 GET|POST|PUT https://py.example/sink

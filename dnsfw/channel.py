@@ -15,7 +15,7 @@ from typing import Literal
 
 import msgspec
 
-from dnsfw.lifecycle import Life
+from dnsfw.lifecycle import Gap, Life
 
 _LARGEST = 1 << 18  # more than a socket takes at once (net.core.wmem_default): no summary is cut
 _DESCRIPTORS = 32  # more than any message has
@@ -31,7 +31,8 @@ class Listening(msgspec.Struct, frozen=True, tag=True):
 class Inheritance(msgspec.Struct, frozen=True, tag=True):
     """Supervisor: here is what outlives engines: the BPF maps and links (descriptors); the policy's `generation` and
     `since` when it is in force (seconds since the epoch); how many engines died before you, and the last of them; and
-    what is still to be written down. `inspected` are the hosts that the proxy was started for."""
+    what is still to be written down. `inspected` are the hosts that the proxy was started for. `gaps` are the times
+    without an engine; the one that you end began at `down_since` (seconds since the epoch; 0: you are the first)."""
 
     generation: int
     since: float
@@ -39,6 +40,8 @@ class Inheritance(msgspec.Struct, frozen=True, tag=True):
     last_death: Life | None = None
     lives: tuple[Life, ...] = ()
     inspected: tuple[str, ...] = ()
+    gaps: tuple[Gap, ...] = ()
+    down_since: float = 0.0
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):

@@ -37,7 +37,7 @@ from dnsfw.conversations import Conversations
 from dnsfw.errors import DnsfwError, SetupError
 from dnsfw.gate import Gate
 from dnsfw.journal import Journal
-from dnsfw.lifecycle import Life, Turn
+from dnsfw.lifecycle import Gap, Life, Turn
 from dnsfw.liveflows import LiveFlows, judge_again
 from dnsfw.orders import Orders
 from dnsfw.packets import Packets
@@ -128,11 +128,18 @@ class Engine:
             bindings=self._bindings,
             load=load,
             policy=InForce(loaded, inheritance.since, inheritance.generation),
+            trouble=self._trouble,
         )
         judges = Judges(self._gate, self._resolver, inside.policy, inheritance.inspected)
         self._renewal = Renewal(channel, judges, self._journal.tell, time.time)
         identity = Identity(
-            place.directory.name, options.audit, place.network is None, place.began, _lives(inheritance)
+            place.directory.name,
+            options.audit,
+            place.network is None,
+            place.began,
+            _lives(inheritance),
+            gaps=_gaps(inheritance, audit=options.audit),
+            seed=config.seed,
         )
         answers = Answers(identity, inside, Orders(channel, self._renewal.reload), time.monotonic)
         self._control = ControlServer(Access(place.user.uid, options.token), answers.answer)
@@ -233,6 +240,14 @@ def _mode(options: GuardOptions) -> str:
 def _lives(inheritance: Inheritance) -> Lives:
     last = inheritance.last_death
     return Lives() if last is None else Lives(inheritance.deaths, rfc3339(last.when), last.reason)
+
+
+def _gaps(inheritance: Inheritance, *, audit: bool) -> tuple[Gap, ...]:
+    """With the one that ends now."""
+    death = inheritance.last_death
+    if death is None:
+        return ()
+    return (*inheritance.gaps, Gap(death.reason, time.time() - inheritance.down_since, not audit))
 
 
 def _policy(config: EngineConfig) -> Loaded:

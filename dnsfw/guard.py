@@ -33,7 +33,7 @@ from dnsfw.channel import (
 from dnsfw.engines import Engine, Engines
 from dnsfw.errors import SetupError
 from dnsfw.extent import extent_of
-from dnsfw.lifecycle import Life, Turn
+from dnsfw.lifecycle import Gaps, Life, Turn
 from dnsfw.place import PROXY_USER, QUEUE, EngineConfig, GuardOptions, Place, engine_user
 from dnsfw.proxies import Proxy
 from dnsfw.reloading import Reloading
@@ -147,6 +147,7 @@ class Guard:
         self._proxy = proxy
         self._last_death: Life | None = None
         self._untold: list[Life] = []  # what no engine was told of yet
+        self._gaps = Gaps(closed=not engines.config.options.audit)
 
     def tend(self) -> None:
         """Hear the engine; bury it if it is dead; start the next one when the time has come; go on with a reload. Never
@@ -195,6 +196,8 @@ class Guard:
             self._last_death,
             tuple(self._untold),
             () if self._proxy is None else self._proxy.hosts,
+            self._gaps.over,
+            self._gaps.down_since,
         )
         with suppress(OSError):  # dead already: the next one is told
             engine.channel.send(told, self._programs.descriptors)
@@ -204,6 +207,7 @@ class Guard:
         match message:
             case Ready():
                 self._engines.at_work(engine)
+                self._gaps.back(time.time())
                 say("the engine is at work again.")
             case Renewed() | JudgedAgain() | Kept():
                 self.reloading.said(message, engine)
@@ -218,6 +222,7 @@ class Guard:
         """Nothing is opened or closed here: the table has no word for packets that nobody judged."""
         self._engines.bury(engine, how)
         self._last_death = Life(Turn.DIED, time.time(), "engine", how)
+        self._gaps.down(self._last_death)
         self._untold.append(self._last_death)
         self.reloading.missed()
         meanwhile = "nothing is judged" if self._engines.config.options.audit else "nothing new leaves"

@@ -1,7 +1,7 @@
 """What becomes of a guard besides its decisions: starts, deaths, reloads.
 
-Law: values only. The supervisor sees them happen and hands them to the engine of the day, which writes them into the
-journal between the decisions; while there is no engine they wait.
+Law: values, and what follows from them. The supervisor sees turns happen and hands them to the engine of the day, which
+writes them into the journal between the decisions; while there is no engine they wait.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 from enum import StrEnum
 
 import msgspec
+
+_MOST_GAPS = 100
 
 
 class Turn(StrEnum):
@@ -22,6 +24,14 @@ class Turn(StrEnum):
     STOPPED = "stopped"
 
 
+class Gap(msgspec.Struct, frozen=True):
+    """The engine was dead for `seconds`; `closed`: nothing new could leave meanwhile (in audit mode it could)."""
+
+    reason: str
+    seconds: float
+    closed: bool
+
+
 class Life(msgspec.Struct, frozen=True):
     """One turn: when (seconds since the epoch), of what ("engine", "policy"), why, and what belongs to it (errors,
     changed rules), a line each."""
@@ -31,3 +41,25 @@ class Life(msgspec.Struct, frozen=True):
     what: str
     reason: str = ""
     lines: tuple[str, ...] = ()
+
+
+class Gaps:
+    """The times without an engine: `over`, and the one that lasts since `down_since` (seconds since the epoch, 0.0 if
+    none does). Bounded: the earliest are let go."""
+
+    def __init__(self, *, closed: bool) -> None:
+        self.over: tuple[Gap, ...] = ()
+        self.down_since = 0.0
+        self._closed = closed
+        self._reason = ""
+
+    def down(self, death: Life) -> None:
+        """An engine died; one that dies before it is at work makes no gap of its own."""
+        if not self.down_since:
+            self.down_since, self._reason = death.when, death.reason
+
+    def back(self, now: float) -> None:
+        """An engine is at work."""
+        if self.down_since:
+            self.over = (*self.over, Gap(self._reason, now - self.down_since, self._closed))[-_MOST_GAPS:]
+            self.down_since = 0.0

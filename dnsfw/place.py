@@ -6,9 +6,11 @@ Law: values, and the engine's user, who is looked up here.
 from __future__ import annotations
 
 import pwd
+import secrets
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from dnsfw.channel import Channel
@@ -90,7 +92,8 @@ class EngineConfig:
     """Everything an engine needs to know, decided before it is forked. `user` is whom it becomes; `listeners` and
     `keeper`, the conversation with the proxy's keeper, are the supervisor's, and the next engine's too; `policy` is a
     descriptor of the one in force (dnsfw/pinned.py), None for the first engine, which reads the file; `log` is where
-    each engine leaves what it knows to the next; `wide` are listeners for those whom a guarded host forwards for."""
+    each engine leaves what it knows to the next; `wide` are listeners for those whom a guarded host forwards for; `seed`
+    is what reports are signed with: 32 secret octets."""
 
     options: GuardOptions
     place: Place
@@ -100,6 +103,7 @@ class EngineConfig:
     log: SharedLog
     policy: int | None = None
     wide: Listeners | None = None
+    seed: bytes = field(default_factory=partial(secrets.token_bytes, 32), repr=False)
 
     def descriptors(self) -> list[int]:
         """All of them, for the child to keep."""

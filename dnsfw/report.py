@@ -11,6 +11,7 @@ from typing import Annotated
 
 import msgspec
 
+from dnsfw.lifecycle import Gap
 from dnsfw.records import Entry
 from dnsfw.tally import Tally, because, remedy, what, who
 
@@ -37,14 +38,6 @@ class Reached(msgspec.Struct, frozen=True):
 
     host: str
     count: int
-
-
-class Gap(msgspec.Struct, frozen=True):
-    """The engine was dead for `seconds`; `closed`: nothing new could leave meanwhile (in audit mode it could)."""
-
-    reason: str
-    seconds: float
-    closed: bool
 
 
 class Report(msgspec.Struct, frozen=True):

@@ -10,12 +10,12 @@ import hmac
 from dataclasses import dataclass
 from typing import Final
 
-from dnsfw.control.messages import Bindings, Flows, Health, Metrics, Question, Refused, Status
+from dnsfw.control.messages import Bindings, Flows, Health, Metrics, Question, Refused, Report, Status
 
 SHORTEST_TOKEN: Final = 16  # characters; guesses are over a local socket, a few thousand a second
 _ROOT: Final = 0
 _UNMAPPED: Final = 65534  # every user that our user namespace has no name for: nobody in particular
-_LOOKING: Final = (Status, Health, Flows, Bindings, Metrics)
+_LOOKING: Final = (Status, Health, Flows, Bindings, Metrics, Report)
 
 
 @dataclass(frozen=True, slots=True)

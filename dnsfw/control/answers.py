@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import platform
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
@@ -17,9 +18,11 @@ from bpf.source import OwnerSource
 from dnsfw import __version__
 from dnsfw.control import messages as m
 from dnsfw.journal import Journal
+from dnsfw.lifecycle import Gap
 from dnsfw.policies import Loaded
 from dnsfw.recent import Judged, Recent
 from dnsfw.records import SCHEMA, rfc3339
+from dnsfw.report import Facts, report
 from dnsfw.tally import Denial, Tally, because, remedy, what, who
 from firewall.overflow import LoadFile
 from policy import Bindings, Flow, Query, Request
@@ -42,7 +45,7 @@ class Orders(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a guard is from its start on. `began` is seconds since the epoch."""
+    """What a guard is from its start on. `began` is seconds since the epoch; `seed` is what it signs with."""
 
     name: str
     audit: bool
@@ -50,6 +53,8 @@ class Identity:
     began: float
     lives: m.Lives = field(default_factory=m.Lives)
     lockdown: tuple[str, ...] = ()
+    gaps: tuple[Gap, ...] = ()
+    seed: bytes = field(default=b"", repr=False)
 
 
 @dataclass(slots=True)
@@ -77,6 +82,7 @@ class Parts:
     bindings: Bindings
     load: LoadFile
     policy: InForce
+    trouble: Callable[[], list[str]]
 
 
 class Answers:
@@ -97,6 +103,8 @@ class Answers:
                 return self._bindings()
             case m.Flows():
                 return self._flows()
+            case m.Report():
+                return self._statement()
             case m.Metrics():
                 return await self._metrics()
             case _:
@@ -141,6 +149,16 @@ class Answers:
         """The library is loaded when it is first asked for, beside the loop: packets don't wait for that."""
         metrics = await asyncio.to_thread(import_module, "dnsfw.metrics")
         return m.MetricsReport(metrics.text(self.status()))
+
+    def _statement(self) -> m.StatementReport:
+        from dnsfw.signing import sign  # noqa: PLC0415 - large, and seldom asked for
+
+        identity, parts = self._identity, self._parts
+        mode = "audit" if identity.audit else "enforce"
+        span = (rfc3339(identity.began), rfc3339(time.time()))
+        policy = parts.policy.loaded.sha256
+        facts = Facts(mode, *span, policy, identity.gaps, tuple(parts.trouble()))
+        return m.StatementReport(sign(report(parts.tally, facts), identity.seed).decode())
 
     def _flows(self) -> m.FlowsReport:
         judged = self._parts.recent.latest_first()

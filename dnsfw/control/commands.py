@@ -171,7 +171,30 @@ def metrics(guard: str) -> None:
     click.echo(_expect(MetricsReport, _ask(guard, Metrics())).text, nl=False)
 
 
-COMMANDS = (status, health, reload, stop, flows, bindings, metrics)
+@click.command(short_help="Say what a guard did so far.")
+@_GUARD
+@click.option("--json", "form", flag_value="json", help="For machines: the shape is docs/report.schema.json.")
+@click.option("--statement", "form", flag_value="statement", help="As JSON that the guard has signed (Ed25519).")
+@click.option("--verify", metavar="KEY", help="Read a statement from standard input and say whether KEY signed it.")
+def report(guard: str, form: str | None, verify: str | None) -> None:
+    """Say what a guard allowed and denied so far, by whom, and whether it was ever down.
+
+    A statement can be checked later by anybody who noted the guard's KEY (base64, the statement's `key`) while it was
+    to be trusted: at its start.
+
+    \b
+    Exit status: 0; with --verify 1 if that key did not sign it; 125 if the guard does not answer.
+    """
+    from dnsfw.control import statements
+    from dnsfw.control.messages import Report, StatementReport
+
+    if verify is not None:
+        sys.exit(statements.verified(sys.stdin.buffer.read(statements.LARGEST), verify))
+    answer = _expect(StatementReport, _ask(guard, Report()))
+    _tell(statements.shown(answer.statement, form or "text"))
+
+
+COMMANDS = (status, health, reload, stop, flows, bindings, metrics, report)
 
 
 def _ask(guard: str, question: Question, token: str = "") -> Any:

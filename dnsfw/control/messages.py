@@ -40,13 +40,17 @@ class Metrics(msgspec.Struct, frozen=True, tag="metrics"):
     """Prometheus' text."""
 
 
+class Report(msgspec.Struct, frozen=True, tag="report"):
+    """What did the guard do so far? Signed."""
+
+
 class Sudo(msgspec.Struct, frozen=True, tag="sudo"):
     """Give the user whom lockdown took sudo(8) from it back, or take it again."""
 
     on: bool
 
 
-type Question = Status | Health | Reload | Stop | Flows | Bindings | Metrics | Sudo
+type Question = Status | Health | Reload | Stop | Flows | Bindings | Metrics | Report | Sudo
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -233,6 +237,12 @@ class MetricsReport(msgspec.Struct, frozen=True, tag="metrics-report"):
     text: str
 
 
+class StatementReport(msgspec.Struct, frozen=True, tag="statement-report"):
+    """`statement` is JSON: a report with the guard's signature (dnsfw/signing.py)."""
+
+    statement: str
+
+
 class Accepted(msgspec.Struct, frozen=True, tag="accepted"):
     """It will be done; the guard says no more of it here."""
 
@@ -245,7 +255,15 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
 
 
 type Answer = (
-    StatusReport | HealthReport | ReloadReport | FlowsReport | BindingsReport | MetricsReport | Accepted | Refused
+    StatusReport
+    | HealthReport
+    | ReloadReport
+    | FlowsReport
+    | BindingsReport
+    | MetricsReport
+    | StatementReport
+    | Accepted
+    | Refused
 )
 
 

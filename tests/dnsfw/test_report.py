@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dnsfw.lifecycle import Gap
 from dnsfw.records import Entry
-from dnsfw.report import Denied, Facts, Gap, Reached, Report, report
+from dnsfw.report import Denied, Facts, Reached, Report, report
 from dnsfw.signing import StatementError, public_key, sign, verify
 from dnsfw.tally import Tally
 from policy import Action, Decision, Flow, Owner, Query, Reason

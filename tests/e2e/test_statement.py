@@ -17,6 +17,7 @@ from tests.e2e.inside import Inside, Laptop
 
 pytestmark = pytest.mark.kernel
 
+SPOKEN = "these words are long enough to be no name of a host"
 type Done = subprocess.CompletedProcess[str]
 
 POLICY = f"{atlas.ALLOWED_NAME}:{atlas.ECHO_PORT}\n"
@@ -33,7 +34,7 @@ def talk(inside: Inside) -> None:
     """One denial, then one connection that is allowed, by the engine of the day."""
     assert "not known" in inside.resolve(atlas.EVIL_ZONE)
     assert inside.resolve(atlas.ALLOWED_NAME)
-    assert inside.tcp(atlas.ALLOWED.v4, atlas.ECHO_PORT, "hello")["reply"] == "hello"
+    assert inside.tcp(atlas.ALLOWED.v4, atlas.ECHO_PORT, SPOKEN)["reply"] == SPOKEN
 
 
 def test_it_is_signed_by_one_key_across_a_crash_which_it_names(world: Playground, tmp_path: Path) -> None:
@@ -51,7 +52,7 @@ def test_it_is_signed_by_one_key_across_a_crash_which_it_names(world: Playground
     assert report["gaps"][0]["closed"]
     assert 0 < report["gaps"][0]["seconds"] < 10
     assert [row["remedy"] for row in report["denials"]] == [atlas.EVIL_ZONE]
-    assert {"host": atlas.ALLOWED_NAME, "count": 1} in report["reached"]
+    assert report["reached"] == [{"host": atlas.ALLOWED_NAME, "count": 1}], str(report)
     assert f"✓ {atlas.ALLOWED_NAME}: 1 connection" in text
     believed = ask(world, "--verify", first["key"], said=statement)
     assert (believed.returncode, believed.stdout.splitlines()[0]) == (0, "signed by that key:")

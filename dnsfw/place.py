@@ -92,8 +92,8 @@ class EngineConfig:
     """Everything an engine needs to know, decided before it is forked. `user` is whom it becomes; `listeners` and
     `keeper`, the conversation with the proxy's keeper, are the supervisor's, and the next engine's too; `policy` is a
     descriptor of the one in force (dnsfw/pinned.py), None for the first engine, which reads the file; `log` is where
-    each engine leaves what it knows to the next; `wide` are listeners for those whom a guarded host forwards for; `seed`
-    is what reports are signed with: 32 secret octets."""
+    each engine leaves what it knows to the next; `wide` are listeners for those whom a guarded host forwards for;
+    reports are signed with `seed`: 32 secret octets."""
 
     options: GuardOptions
     place: Place

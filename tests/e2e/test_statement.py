@@ -17,7 +17,7 @@ from tests.e2e.inside import Inside, Laptop
 
 pytestmark = pytest.mark.kernel
 
-SPOKEN = "these words are long enough to be no name of a host"
+SPOKEN = "a line of text, which names no host\n"
 type Done = subprocess.CompletedProcess[str]
 
 POLICY = f"{atlas.ALLOWED_NAME}:{atlas.ECHO_PORT}\n"

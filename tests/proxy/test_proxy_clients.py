@@ -48,7 +48,7 @@ def run(bed: Bed, *command: str) -> subprocess.CompletedProcess[bytes]:
     hosts.write_text("".join(f"{ip} {name}\n" for name, at in bed.hosts.items() for ip in at.values()))
     seen = f'mount --bind "{hosts}" /etc/hosts && exec "$@"'
     variables = ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO")
-    trust = {**dict.fromkeys(variables, str(bed.root)), "GIT_CONFIG_NOSYSTEM": "1"}
+    trust = {**dict.fromkeys(variables, str(bed.root)), "GIT_COMMITTER_EMAIL": "a@example", "GIT_COMMITTER_NAME": "a"}
     return bed.run("unshare", "--mount", "sh", "-c", seen, "sh", *command, **trust)
 
 
@@ -70,8 +70,7 @@ def test_git_clones_what_is_allowed(bed: Bed, tmp_path: Path) -> None:
     subprocess.run([*git, "-C", work, "commit", "-q", "--allow-empty", "-m", "the first"], check=True)
     subprocess.run([*git, "clone", "-q", "--bare", work, bare], check=True)
     subprocess.run([*git, "-C", bare, "update-server-info"], check=True)
-    plain = ["-c", "http.version=HTTP/1.1"]  # over HTTP/2 it dawdles for ten seconds with any static server
-    done = run(bed, "git", *plain, "clone", "-q", "https://api.example/files/project.git", str(tmp_path / "clone"))
+    done = run(bed, "git", "clone", "-q", "https://api.example/files/project.git", str(tmp_path / "clone"))
     assert done.returncode == 0, done.stderr
     log = subprocess.run(["git", "-C", tmp_path / "clone", "log", "--format=%s"], capture_output=True, check=True)
     assert log.stdout == b"the first\n"

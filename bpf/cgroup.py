@@ -44,6 +44,16 @@ class CgroupPaths:
             self._places[number] = found
         return found
 
+    def place_of(self, path: str) -> CgroupPlace:
+        """The place of a path that /proc/PID/cgroup gave; NOWHERE if it is gone."""
+        if not path.startswith("/") or "/.." in path:  # a process outside what this mount shows (cgroup_namespaces(7))
+            return NOWHERE
+        try:
+            directory = os.open(path.lstrip("/") or ".", os.O_PATH | os.O_CLOEXEC, dir_fd=self._mount)
+        except OSError:
+            return NOWHERE
+        return self._described(directory)
+
     def close(self) -> None:
         os.close(self._mount)
 
@@ -56,8 +66,9 @@ class CgroupPaths:
     def _look(self, number: int) -> CgroupPlace:
         handle = ctypes.create_string_buffer(_HANDLE.pack(8, _KERNFS, number), _HANDLE.size)
         directory = _libc.open_by_handle_at(self._mount, handle, os.O_PATH | os.O_CLOEXEC)
-        if directory < 0:
-            return NOWHERE
+        return NOWHERE if directory < 0 else self._described(directory)
+
+    def _described(self, directory: int) -> CgroupPlace:
         try:
             path = _name(directory)
             roots = self._made_by_root(directory, path)

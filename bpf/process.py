@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -32,7 +32,8 @@ class Stat:
 @dataclass(frozen=True, slots=True)
 class Process:
     """A process at one moment. `cgroups` are its paths by hierarchy, a cgroup v1 controller's or "" for cgroup2;
-    `namespaces` the inode numbers of its "pid", "mnt" and "user" namespaces. What can't be read is "" or missing."""
+    `namespaces` the inode numbers of its "mnt" and "user" namespaces, `pid_depth` how many PID namespaces it is below
+    ours. What can't be read is "", None or missing."""
 
     stat: Stat
     uid: int
@@ -40,6 +41,7 @@ class Process:
     argv: tuple[str, ...]
     cgroups: tuple[tuple[str, str], ...]
     namespaces: tuple[tuple[str, int], ...]
+    pid_depth: int | None
     complete: bool
 
     def cgroup(self, controller: str) -> str:
@@ -83,18 +85,27 @@ def read_process(pid: int) -> Process | None:
 
 
 def _doubtful(process: Process) -> Process:
-    return Process(process.stat, process.uid, "", (), process.cgroups, process.namespaces, complete=False)
+    """It runs one program after the other: what it is can't be said."""
+    return replace(process, exe="", argv=(), complete=False)
 
 
 def _reading(pid: int) -> Process | None:
-    before = read_stat(pid)
-    exe, argv, uid = _exe(pid), _read(pid, "cmdline", _ARGV_BYTES + 1), _uid(_read(pid, "status"))
+    before, status = read_stat(pid), _status(pid)
+    exe, argv = _exe(pid), _read(pid, "cmdline", _ARGV_BYTES + 1)
     cgroups, namespaces = tuple(_cgroups(_read(pid, "cgroup"))), tuple(_namespaces(pid))
     after = read_stat(pid)
-    if before is None or after is None or before.start_time != after.start_time or uid is None:
+    if before is None or after is None or before.start_time != after.start_time or "Uid" not in status:
         return None
-    whole = bool(exe) and len(argv) <= _ARGV_BYTES and len(namespaces) == len(_KINDS)
-    return Process(after, uid, exe, arguments(argv[:_ARGV_BYTES]), cgroups, namespaces, complete=whole)
+    return Process(
+        after,
+        uid=int(status["Uid"][0]),  # the real one, as BPF has it
+        exe=exe,
+        argv=arguments(argv[:_ARGV_BYTES]),
+        cgroups=cgroups,
+        namespaces=namespaces,
+        pid_depth=len(status["NSpid"]) - 1 if "NSpid" in status else None,
+        complete=bool(exe) and len(argv) <= _ARGV_BYTES and len(namespaces) == len(_KINDS),
+    )
 
 
 def _read(pid: int, name: str, most: int = 1 << 16) -> bytes:
@@ -113,11 +124,10 @@ def _exe(pid: int) -> str:
         return ""
 
 
-def _uid(status: bytes) -> int | None:
-    for line in status.splitlines():
-        if line.startswith(b"Uid:"):
-            return int(line.split()[1])  # the real one, as BPF has it
-    return None
+def _status(pid: int) -> dict[str, list[str]]:
+    """The words of each line of /proc/PID/status, by its name."""
+    lines = (line.partition(":") for line in text(_read(pid, "status")).splitlines())
+    return {name: words.split() for name, _, words in lines}
 
 
 def _cgroups(lines: bytes) -> Iterator[tuple[str, str]]:
@@ -128,7 +138,7 @@ def _cgroups(lines: bytes) -> Iterator[tuple[str, str]]:
             yield text(controller), text(path)
 
 
-_KINDS = ("pid", "mnt", "user")
+_KINDS = ("mnt", "user")
 
 
 def _namespaces(pid: int) -> Iterator[tuple[str, int]]:

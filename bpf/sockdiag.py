@@ -27,6 +27,8 @@ _QUESTION = struct.Struct("=BBBBI")  # inet_diag_req_v2: family, protocol, ext, 
 _ANSWER = struct.Struct("=BBBB")  # inet_diag_msg: family, state, timer, retrans
 _SOCKET_ID = struct.Struct("!HH16s16s")  # inet_diag_sockid: ports and addresses, network order
 _SCOPE = struct.Struct("=IQ")  # and the interface and cookie, ours
+_INODE = struct.Struct("=I")
+_INODE_AT = 4 + 48 + 16  # behind inet_diag_sockid, and expires, rqueue, wqueue and uid
 _ANY_SCOPE = _SCOPE.pack(0, 2**64 - 1)
 _BUFFER = 65536  # the kernel fills a dump's datagrams up to 32 KiB
 _CONNECTED = 1  # TCP_ESTABLISHED (net/tcp_states.h); a connected UDP socket has it too
@@ -81,6 +83,18 @@ class SockDiag:
                 question = _QUESTION.pack(family, proto, 0, 0, states) + bytes(_SOCKET_ID.size) + _ANY_SCOPE
                 flows.update(_flow(proto, answer) for answer in self._ask(question, _REQUEST | _DUMP))
         return sorted(flows, key=lambda flow: (flow.proto, flow.sport, flow.dport, flow.src.packed, flow.dst.packed))
+
+    def senders(self, flow: Flow, redirected: int | None = None) -> set[int]:
+        """The inodes of all sockets that may have sent a TCP or UDP flow from here. If it was `redirected` from a port,
+        its destination is not what its sender said. Raises OSError."""
+        found = set[int]()
+        for family in (socket.AF_INET, socket.AF_INET6):
+            question = _QUESTION.pack(family, flow.proto, 0, 0, 2**32 - 1) + bytes(_SOCKET_ID.size) + _ANY_SCOPE
+            for answer in self._ask(question, _REQUEST | _DUMP):
+                (inode,) = _INODE.unpack_from(answer, _INODE_AT)
+                if inode and _may_send(_flow(Proto(flow.proto), answer), flow, redirected):
+                    found.add(inode)
+        return found
 
     def close(self) -> None:
         self._netlink.close()
@@ -142,3 +156,13 @@ def _flow(proto: Proto, answer: bytes) -> Flow:
     sport, dport, src, dst = _SOCKET_ID.unpack_from(answer, _ANSWER.size)
     size = 4 if family == socket.AF_INET else 16
     return Flow(proto, address(src[:size]), sport, address(dst[:size]), dport)
+
+
+def _may_send(own: Flow, flow: Flow, redirected: int | None) -> bool:
+    """Can a socket, here as the flow between its two ends, send this flow? A UDP socket can send anywhere, connected or
+    not; where it has no address of its own yet, any will do."""
+    if own.sport != flow.sport or not (own.src.is_unspecified or own.src == flow.src):
+        return False
+    if flow.proto == Proto.UDP:
+        return True
+    return own.dport == redirected if redirected else (own.dst, own.dport) == (flow.dst, flow.dport)

@@ -17,7 +17,9 @@ import pytest
 from bpf.cgroup import CgroupPaths
 from bpf.loader import start_loading
 from bpf.owners import Owners, Sources
+from bpf.procowners import ProcOwners, ProcSources
 from bpf.sockdiag import SockDiag
+from bpf.source import OwnerSource
 from policy.values import Flow, Proto, address
 
 RESOLVER_PORT = 5353  # where the bed's nft rules redirect port 53 to
@@ -123,6 +125,7 @@ class Bed:
     netns: int
     sources: Sources
     owners: Owners
+    searched: ProcOwners
     _speakers: ExitStack = field(default_factory=ExitStack)
 
     @contextmanager
@@ -134,6 +137,10 @@ class Bed:
                 yield
             finally:
                 os.setns(home.fileno(), os.CLONE_NEWNET)
+
+    def source(self, name: str) -> OwnerSource:
+        """The one or the other way to find owners."""
+        return self.owners if name == "bpf" else self.searched
 
     def speaker(self, script: str, *arguments: str) -> Speaker:
         """Run a script with the names of `PRELUDE` at hand. It ends with the test."""
@@ -204,8 +211,10 @@ def shared_bed() -> Iterator[Bed]:
         attached.watch(RESOLVER_PORT)
         diag = stack.enter_context(_diag_in(netns))
         cgroups = stack.enter_context(CgroupPaths(cgroup2_mount()))
-        sources = Sources(attached, diag, cgroups, mount_namespace=Path("/proc/self/ns/mnt").stat().st_ino)
-        yield Bed(cgroup, netns, sources, Owners(sources))
+        mounts = Path("/proc/self/ns/mnt").stat().st_ino
+        sources = Sources(attached, diag, cgroups, mount_namespace=mounts)
+        searched = ProcSources(diag, cgroup, cgroups, frozenset({RESOLVER_PORT}), mount_namespace=mounts)
+        yield Bed(cgroup, netns, sources, Owners(sources), ProcOwners(searched))
 
 
 @pytest.fixture

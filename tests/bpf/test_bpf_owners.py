@@ -6,7 +6,6 @@ import ctypes
 import json
 import os
 import socket
-from dataclasses import replace
 from pathlib import Path
 from shutil import copy2
 
@@ -15,85 +14,11 @@ import pytest
 from bpf import records
 from bpf.cgroup import CgroupPaths
 from bpf.owners import Owners
-from policy.values import Flow, Owner, Proto, address
-from tests.bpf.conftest import NETWORK, RESOLVER_PORT, Bed, Speaker, cgroup2_mount, own_cgroup, read_flow
+from policy.values import Flow, Proto, address
+from tests.bpf.conftest import NETWORK, RESOLVER_PORT, Bed, cgroup2_mount, own_cgroup, read_flow
+from tests.bpf.speakers import STYLES, facts
 
 pytestmark = pytest.mark.kernel("root", "netns", "nft", "bpf", "cgroup2")
-
-# Arguments of each: family, address, port. Each ends by saying the flow that it sent.
-STYLES = {
-    "tcp connect": """
-s = tcp(sys.argv[1]); s.connect((sys.argv[2], int(sys.argv[3]))); say_connected(s, 6); wait()
-""",
-    "tcp connect, non-blocking": """
-s = tcp(sys.argv[1]); s.setblocking(False); s.connect_ex((sys.argv[2], int(sys.argv[3])))
-say(6, *s.getsockname()[:2], *sys.argv[2:4]); wait()
-""",
-    "udp sendto": """
-s = udp(sys.argv[1]); s.sendto(b"x", (sys.argv[2], int(sys.argv[3])))
-say(17, sys.argv[4], s.getsockname()[1], *sys.argv[2:4]); wait()
-""",
-    "udp sendmsg": """
-s = udp(sys.argv[1]); s.sendmsg([b"x", b"y"], [], 0, (sys.argv[2], int(sys.argv[3])))
-say(17, sys.argv[4], s.getsockname()[1], *sys.argv[2:4]); wait()
-""",
-    "udp sendto, bound": """
-s = udp(sys.argv[1]); s.bind(("", 0)); s.sendto(b"x", (sys.argv[2], int(sys.argv[3])))
-say(17, sys.argv[4], s.getsockname()[1], *sys.argv[2:4]); wait()
-""",
-    "udp connected": """
-s = udp(sys.argv[1]); s.connect((sys.argv[2], int(sys.argv[3]))); s.send(b"x"); say_connected(s, 17); wait()
-""",
-    "udp connected, sendto elsewhere": """
-s = udp(sys.argv[1]); s.connect((sys.argv[2], 9)); s.sendto(b"x", (sys.argv[2], int(sys.argv[3])))
-say(17, sys.argv[4], s.getsockname()[1], *sys.argv[2:4]); wait()
-""",
-}
-# Family of the socket, destination, and the source that the kernel chooses.
-FAMILIES = {
-    "v4": ("4", "198.51.100.7", "10.9.9.1"),
-    "v6": ("6", "2001:db8::7", "fd09::1"),
-    "v4-mapped": ("mapped", "::ffff:198.51.100.7", "10.9.9.1"),
-}
-
-
-def facts(speaker: Speaker, bed: Bed) -> Owner:
-    """What /proc says of a speaker."""
-    process = Path(f"/proc/{speaker.pid}")
-    return Owner(
-        pid=speaker.pid,
-        start_time=int((process / "stat").read_text().rpartition(")")[2].split()[19]),  # field 22, proc(5)
-        uid=process.stat().st_uid,
-        exe=str((process / "exe").readlink()),
-        argv=tuple((process / "cmdline").read_text().removesuffix("\0").split("\0")),
-        cgroup="/" + bed.cgroup.name,
-        comm=(process / "comm").read_text().rstrip("\n"),
-        container="",
-        image="",
-    )
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("style", STYLES)
-def test_owner_of_every_kind_of_socket(bed: Bed, sink: int, style: str, family: str) -> None:
-    kind, destination, source = FAMILIES[family]
-    speaker = bed.speaker(STYLES[style], kind, destination, str(sink), source)
-    flow = speaker.flow()
-    assert flow.src == address(source)
-    assert bed.owners.of(flow) == facts(speaker, bed)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("style", ["tcp connect", "udp sendto", "udp connected"])
-def test_owner_of_a_redirected_query(bed: Bed, style: str, family: str) -> None:
-    """What the resolver sees, client -> itself, belongs to the client that spoke to some other address's port 53."""
-    kind, destination, source = FAMILIES[family]
-    host = "::1" if kind == "6" else "127.0.0.1"
-    with bed.resolver(host, socket.SOCK_STREAM if style.startswith("tcp") else socket.SOCK_DGRAM) as resolver:
-        speaker = bed.speaker(STYLES[style], kind, destination, "53", source)
-        sent = speaker.flow()
-        assert resolver.client() == (str(sent.src), sent.sport)
-    assert bed.owners.of(replace(sent, dst=address(host), dport=RESOLVER_PORT)) == facts(speaker, bed)
 
 
 def test_a_redirected_query_counts_for_its_newest_sender(bed: Bed) -> None:

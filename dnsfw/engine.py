@@ -69,7 +69,7 @@ def run(config: EngineConfig, channel: Channel) -> int:
     try:
         with ExitStack() as stack:
             engine = Engine(config, channel, stack)
-            become(config.user, keep=_KEPT)
+            become(config.user, keep=(*_KEPT, *engine.also_kept))
             undumpable()
             asyncio.run(engine.serve(), loop_factory=asyncio.SelectorEventLoop)
     except DnsfwError as error:
@@ -102,9 +102,9 @@ class Engine:
         # The table is made while the compiler works.
         _say_listening(channel, loaded, first=config.policy is None)
         self._inheritance = inheritance = _inherit(channel)
-        attached = stack.enter_context(_programs(channel))
-        self._attribution = Attribution(config, attached, diag, stack)
+        self._attribution = Attribution(config, _programs(channel, stack), diag, stack)
         owners = self._attribution.owners
+        self.also_kept = self._attribution.capabilities
         self._bindings = Bindings()
         self._snapshot = Snapshot(config.log, self._bindings, self._tally, time.monotonic)
         self._proxies = Conversations(config.keeper, self._journal.tell)
@@ -278,9 +278,10 @@ def _inherit(channel: Channel) -> Inheritance:
     return message
 
 
-def _programs(channel: Channel) -> Attached:
-    """From the supervisor, which has them compiled. Raises SetupError."""
+def _programs(channel: Channel, stack: ExitStack) -> Attached | None:
+    """From the supervisor, which has them compiled; None if they couldn't be. Raises SetupError."""
+    descriptors = channel.descriptors()
     try:
-        return take_over(channel.descriptors())
+        return stack.enter_context(take_over(descriptors)) if descriptors else None
     except BpfError as error:
         raise SetupError("Sockets can't be attributed to processes: " + str(error)) from error

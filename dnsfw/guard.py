@@ -89,10 +89,7 @@ class Starting:
             raise SetupError(f"The packet filter can't be put in force: {error}") from error
         if on_host and not audit:
             self._stop_frames()
-        try:
-            programs = self._stack.enter_context(self._loading.finish(_LOADING_SECONDS))
-        except BpfError as error:
-            raise SetupError("Sockets can't be attributed to processes: " + str(error)) from error
+        programs = self._programs()
         reloading = Reloading(self._config.options, self._place, table, policy)
         self._stack.callback(reloading.close)
         guard = Guard(self._engines, programs, reloading, proxy)
@@ -102,6 +99,15 @@ class Starting:
         if proxy is not None:
             guard.proxied = proxy.await_serving()
         return guard
+
+    def _programs(self) -> Attached | None:
+        """Without them rules about programs still hold, but many an owner is unknown."""
+        try:
+            return self._stack.enter_context(self._loading.finish(_LOADING_SECONDS))
+        except BpfError as error:
+            complain(f"sockets can't be recorded as they are used: {error}.")
+            complain("owners are looked for in /proc instead: slowly, and a process that ends soon is unknown.")
+            return None
 
     def _stop_frames(self) -> None:
         """In a namespace of ours no process may send any; on a host, whoever has CAP_NET_RAW."""
@@ -137,13 +143,13 @@ class Guard:
     """A guard in force, and its supervisor's part: `tend` whenever `patience` is over or a signal came, `finish` at the
     end."""
 
-    def __init__(self, engines: Engines, programs: Attached, reloading: Reloading, proxy: Proxy | None) -> None:
+    def __init__(self, engines: Engines, programs: Attached | None, reloading: Reloading, proxy: Proxy | None) -> None:
         self.restarts = engines.restarts
         self.reloading = reloading
         self.proxied: Serving | None = None  # what programs are to be told of the proxy; None if there is none
         self.stop_wanted = False  # somebody who may said so over the control socket
         self._engines = engines
-        self._programs = programs
+        self._programs = () if programs is None else programs.descriptors
         self._proxy = proxy
         self._last_death: Life | None = None
         self._untold: list[Life] = []  # what no engine was told of yet
@@ -200,7 +206,7 @@ class Guard:
             self._gaps.down_since,
         )
         with suppress(OSError):  # dead already: the next one is told
-            engine.channel.send(told, self._programs.descriptors)
+            engine.channel.send(told, self._programs)
             self._untold.clear()
 
     def _take(self, message: Message, engine: Engine) -> None:

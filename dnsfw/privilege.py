@@ -40,6 +40,7 @@ class Capability(IntEnum):
     NET_BIND_SERVICE = 10
     NET_ADMIN = 12
     SYS_CHROOT = 18
+    SYS_PTRACE = 19
     SYS_NICE = 23
     AUDIT_WRITE = 29
     SETFCAP = 31

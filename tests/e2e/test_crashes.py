@@ -1,0 +1,128 @@
+"""SIGKILL of a guard's processes in turn, under traffic: nothing denied leaves, nothing allowed breaks.
+
+Six rounds; DNSFW_CRASHES=50 makes them more. The proxy's deaths are in test_run_proxy_life.py.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import cycle, islice
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from dnsfw.playground import atlas
+from dnsfw.playground.world import Playground, Setting
+from tests.e2e.traffic import AGAIN, SIEGE, STEADY
+
+pytestmark = pytest.mark.kernel
+
+ROUNDS = int(os.environ.get("DNSFW_CRASHES", "6"))
+POLICY = f"{atlas.ALLOWED_NAME}:{atlas.ECHO_PORT}\n{atlas.ALLOWED.v4}:{atlas.ECHO_PORT}\n"
+TOKEN = "c0ffee15"
+BACK_WITHIN = 5.0  # seconds, to the next new connection, on a busy machine; bench/daemon.py has the figure
+EVIL = [address for place in atlas.EVIL_PLACES for address in place.addresses]
+
+
+class Host:
+    """A laptop that is guarded, or was."""
+
+    def __init__(self, laptop: Playground, policy: Path) -> None:
+        self.laptop = laptop
+        self._command = laptop.dnsfw("up", "--policy", str(policy))
+        self.guard = self.up()
+
+    def up(self) -> subprocess.Popen[str]:
+        self.guard = self.laptop.popen(self._command, stderr=subprocess.PIPE, text=True)
+        said = hear(self.guard.stderr)
+        assert "guarding this host" in said, said
+        return self.guard
+
+    def kill_the_engine(self) -> None:
+        (engine,) = Path(f"/proc/{self.guard.pid}/task/{self.guard.pid}/children").read_text().split()
+        kill(int(engine))
+
+    def kill_the_supervisor(self) -> None:
+        """And an administrator's next `up` takes over."""
+        kill(self.guard.pid)
+        self.forget_it()
+        self.up()
+
+    def forget_it(self) -> None:
+        self.guard.wait(5)
+        if self.guard.stderr is not None:
+            self.guard.stderr.close()
+
+
+def kill(pid: int) -> None:
+    """To its very end."""
+    handle = os.pidfd_open(pid)
+    os.kill(pid, signal.SIGKILL)
+    assert select.select([handle], [], [], 5)[0]
+    os.close(handle)
+
+
+def hear(stream: IO[str] | None) -> str:
+    assert stream is not None
+    return stream.readline().strip()
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    policy = tmp_path / "policy"
+    policy.write_text(POLICY)
+    with Playground(Setting()) as laptop:
+        host = Host(laptop, policy)
+        try:
+            yield host
+        finally:
+            host.guard.send_signal(signal.SIGINT)
+            host.forget_it()
+            laptop.run(laptop.dnsfw("down"))
+
+
+class Traffic:
+    """A program of `traffic` on the host, ended when it is told."""
+
+    def __init__(self, host: Host, text: str, *arguments: object) -> None:
+        command = [sys.executable, "-c", text, *map(str, arguments)]
+        pipe = subprocess.PIPE
+        self.process = host.laptop.popen(command, stdin=pipe, stdout=pipe, text=True, bufsize=1)
+        assert hear(self.process.stdout) == "begun"
+
+    def ask(self) -> str:
+        print(file=self.process.stdin, flush=True)
+        return hear(self.process.stdout)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+def test_nothing_denied_leaves_and_nothing_allowed_breaks(host: Host) -> None:
+    with ExitStack() as stack:
+        traffic = {
+            "siege": Traffic(host, SIEGE, f"{TOKEN}.{atlas.EVIL_ZONE}", *EVIL),
+            "steady": Traffic(host, STEADY, atlas.ALLOWED.v4, atlas.ECHO_PORT),
+            "again": Traffic(host, AGAIN, atlas.ALLOWED_NAME, atlas.ECHO_PORT),
+        }
+        for each in traffic.values():
+            stack.callback(each.close)
+        pauses = []
+        for die in islice(cycle([host.kill_the_engine, host.kill_the_engine, host.kill_the_supervisor]), ROUNDS):
+            die()
+            pauses.append(float(traffic["again"].ask()))
+        assert int(traffic["steady"].ask()) > ROUNDS
+        assert int(traffic["siege"].ask()) > 10 * ROUNDS
+        arrived = host.laptop.arrivals()
+        assert not [each for each in arrived if each.destination[0] in EVIL]
+        assert not [each for each in arrived if each.carries(TOKEN.encode().hex())]
+        assert [each for each in arrived if each.destination[0] == atlas.ALLOWED.v4]  # or nobody would have noticed
+        assert max(pauses) < BACK_WITHIN, pauses

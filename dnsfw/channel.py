@@ -104,7 +104,28 @@ class Effective(msgspec.Struct, frozen=True, tag=True):
 class Wanted(msgspec.Struct, frozen=True, tag=True):
     """Engine: somebody who may asks the supervisor for this (dnsfw/control), or the policy's file has changed."""
 
-    what: Literal["stop", "reload", "sudo-on", "sudo-off"]
+    what: Literal["stop", "reload", "sudo-on", "sudo-off", "turn-over"]
+
+
+class Held(msgspec.Struct, frozen=True, tag=True):
+    """Supervisor: what users are denied meanwhile, in words; and what went wrong, "" if nothing did."""
+
+    words: tuple[str, ...]
+    problem: str = ""
+
+
+class TurnedOver(msgspec.Struct, frozen=True, tag=True):
+    """Supervisor: here is the journal's next file (a descriptor)."""
+
+
+class Probe(msgspec.Struct, frozen=True, tag=True):
+    """Engine: try this from inside, and write what came of it to the descriptor (dnsfw/probe.py). `host`
+    (and its `port`), "" for none, must work, `no_host` must not resolve, `no_place` not be reached."""
+
+    host: str
+    port: int
+    no_host: str
+    no_place: tuple[str, int]
 
 
 class Serving(msgspec.Struct, frozen=True, tag=True):
@@ -123,7 +144,8 @@ class Turned(msgspec.Struct, frozen=True, tag=True):
 
 type _Renewal = Renew | Renewed | Kept | JudgeAgain | JudgedAgain | Effective
 type _Keeper = Serving | Turned
-type Message = Listening | Inheritance | Ready | Failed | _Renewal | _Keeper | Finish | Finished | Wanted
+type _Errand = Wanted | Held | TurnedOver | Probe
+type Message = Listening | Inheritance | Ready | Failed | _Renewal | _Keeper | _Errand | Finish | Finished
 
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(
     Listening
@@ -141,6 +163,9 @@ _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(
     | Finish
     | Finished
     | Wanted
+    | Held
+    | TurnedOver
+    | Probe
 )
 
 

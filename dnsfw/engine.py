@@ -11,6 +11,7 @@ import os
 import time
 from contextlib import ExitStack, nullcontext
 from functools import partial
+from typing import TYPE_CHECKING
 
 from bpf.errors import BpfError
 from bpf.loader import Attached, take_over
@@ -23,11 +24,14 @@ from dnsfw.channel import (
     Failed,
     Finish,
     Finished,
+    Held,
     Inheritance,
     JudgeAgain,
     Listening,
     Ready,
     Renew,
+    TurnedOver,
+    Wanted,
 )
 from dnsfw.control.access import Access
 from dnsfw.control.answers import Answers, Identity, InForce, Parts
@@ -36,7 +40,8 @@ from dnsfw.control.server import ControlServer, listen
 from dnsfw.conversations import Conversations
 from dnsfw.errors import DnsfwError, SetupError
 from dnsfw.gate import Gate
-from dnsfw.journal import Journal
+from dnsfw.health import Health
+from dnsfw.journal import Journal, Keeping
 from dnsfw.lifecycle import Gap, Life, Turn
 from dnsfw.liveflows import LiveFlows, judge_again
 from dnsfw.orders import Orders
@@ -51,13 +56,17 @@ from dnsfw.renewal import Judges, Renewal
 from dnsfw.snapshot import Snapshot
 from dnsfw.system import system_upstreams
 from dnsfw.tally import Tally, several, summary
+from dnsfw.terminal import complain
 from firewall.frames import LinkWatch
 from firewall.overflow import LoadFile
-from policy import Bindings
+from policy import Bindings, Budgets
 from policy.inspected import inspected
 from resolver.core import Refusal, ResolverConfig
 from resolver.listeners import Listeners
 from resolver.server import Resolver
+
+if TYPE_CHECKING:
+    from dnsfw.scrape import Scrape
 
 _HANDED_OVER_WITHIN = 30.0
 # Verdicts on the queue; a cgroup's path from its number; map look-ups on kernels before 5.19.
@@ -88,7 +97,10 @@ class Engine:
         self._tally = Tally()
         self._recent = Recent()
         loaded = _policy(config)
-        self._journal = Journal(options.journal, _mode(options), place.user)
+        turn_over = partial(channel.send, Wanted("turn-over"))
+        self._journal = Journal(
+            options.journal, _mode(options), place.user, Keeping(options.rotation, turn_over, complain)
+        )
         stack.callback(self._journal.close)
         self._listeners, self._wide = config.listeners, config.wide
         self._upstreams = options.upstreams or system_upstreams(guarding_host=place.network is None)
@@ -115,6 +127,7 @@ class Engine:
             self._record,
             time.monotonic,
             options.audit,
+            Budgets(options.limits),
             inspects=self._proxies.held,
         )
         resolver = ResolverConfig(self._upstreams, refusal=Refusal.REFUSED if options.refused else Refusal.NXDOMAIN)
@@ -141,7 +154,10 @@ class Engine:
             gaps=_gaps(inheritance, audit=options.audit),
             seed=config.seed,
         )
-        answers = Answers(identity, inside, Orders(channel, self._renewal.reload), time.monotonic)
+        self._health = Health(self._gate, lambda told, answer: channel.send(told, [answer]))
+        self._orders = Orders(channel, self._renewal.reload, self._health.check)
+        answers = Answers(identity, inside, self._orders, time.monotonic)
+        self._scrape = _scrape(options.metrics_port, answers, stack)
         self._control = ControlServer(Access(place.user.uid, options.token), answers.answer)
 
     async def serve(self) -> None:
@@ -157,6 +173,8 @@ class Engine:
             self._cover_links()
         self._proxies.serve(loop, partial(requests.answer, self._gate))
         await self._control.serve(self._control_socket)
+        if self._scrape is not None:
+            self._scrape.start(loop)
         self._tell_beginning()
         self._channel.send(Ready())
         finish = await self._converse(loop)
@@ -183,6 +201,11 @@ class Engine:
                     os.close(paper)
                 case JudgeAgain(former, generation):
                     self._channel.send(await judge_again(self._live, self._gate, former, generation))
+                case TurnedOver():
+                    (file,) = self._channel.descriptors()
+                    self._journal.continue_in(file)
+                case Held() as held:
+                    self._orders.heard(held)
                 case Effective(generation):
                     self._renewal.effective(generation)
                 case last:
@@ -227,14 +250,24 @@ class Engine:
         return said
 
     def _record(self, entry: Entry) -> None:
-        self._tally.take(entry)
-        self._snapshot.count()
-        self._recent.take(entry, time.time())
+        if not self._health.saw(entry):
+            self._tally.take(entry)
+            self._snapshot.count()
+            self._recent.take(entry, time.time())
         self._journal.record(entry)
 
 
 def _mode(options: GuardOptions) -> str:
     return "audit" if options.audit else "enforce"
+
+
+def _scrape(port: int, answers: Answers, stack: ExitStack) -> Scrape | None:
+    """Metrics over HTTP, where they are wanted: the library takes room."""
+    if port == 0:
+        return None
+    from dnsfw.scrape import Scrape  # noqa: PLC0415
+
+    return stack.enter_context(Scrape(port, answers.status))
 
 
 def _lives(inheritance: Inheritance) -> Lives:

@@ -24,6 +24,7 @@ from dnsfw.channel import (
     Kept,
     Listening,
     Message,
+    Probe,
     Ready,
     Renewed,
     Serving,
@@ -31,9 +32,11 @@ from dnsfw.channel import (
     channel_pair,
 )
 from dnsfw.engines import Engine, Engines
+from dnsfw.errands import Errands
 from dnsfw.errors import SetupError
 from dnsfw.extent import extent_of
 from dnsfw.lifecycle import Gaps, Life, Turn
+from dnsfw.lockdown.hold import Hold
 from dnsfw.place import PROXY_USER, QUEUE, EngineConfig, GuardOptions, Place, engine_user
 from dnsfw.proxies import Proxy
 from dnsfw.reloading import Reloading
@@ -92,7 +95,9 @@ class Starting:
         programs = self._programs()
         reloading = Reloading(self._config.options, self._place, table, policy)
         self._stack.callback(reloading.close)
-        guard = Guard(self._engines, programs, reloading, proxy)
+        errands = Errands(self._config.options, self._place)
+        self._stack.callback(errands.close)
+        guard = Guard(self._engines, programs, (reloading, errands), proxy)
         guard.bequeath(engine)
         engine.expect(Ready)
         self._engines.at_work(engine)
@@ -143,9 +148,11 @@ class Guard:
     """A guard in force, and its supervisor's part: `tend` whenever `patience` is over or a signal came, `finish` at the
     end."""
 
-    def __init__(self, engines: Engines, programs: Attached | None, reloading: Reloading, proxy: Proxy | None) -> None:
+    def __init__(
+        self, engines: Engines, programs: Attached | None, duties: tuple[Reloading, Errands], proxy: Proxy | None
+    ) -> None:
         self.restarts = engines.restarts
-        self.reloading = reloading
+        self.reloading, self.errands = duties
         self.proxied: Serving | None = None  # what programs are to be told of the proxy; None if there is none
         self.stop_wanted = False  # somebody who may said so over the control socket
         self._engines = engines
@@ -171,6 +178,13 @@ class Guard:
         self.reloading.tend(self._engines.now)
         if self._proxy is not None:
             self._proxy.tend()
+
+    def lock_down(self, hold: Hold) -> None:
+        """Take from users what is to be taken. Raises DnsfwError."""
+        hold.take()
+        self.errands.hold = hold
+        if self._engines.now is not None:
+            self.errands.tell(self._engines.now)
 
     def reload(self) -> None:
         """Have the policy's file read again; what comes of it is told later."""
@@ -208,6 +222,7 @@ class Guard:
         with suppress(OSError):  # dead already: the next one is told
             engine.channel.send(told, self._programs)
             self._untold.clear()
+        self.errands.tell(engine)
 
     def _take(self, message: Message, engine: Engine) -> None:
         match message:
@@ -221,6 +236,8 @@ class Guard:
                 self.reload()
             case Wanted(what="stop"):
                 self.stop_wanted = True
+            case Wanted() | Probe():
+                self.errands.do(message, engine)
             case _:
                 pass  # nothing that is said after the start
 

@@ -22,6 +22,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 # <sys/mount.h>
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REMOUNT, _MS_BIND, _MS_REC = 1, 2, 4, 8, 32, 4096, 16384
 _MS_PRIVATE = 1 << 18
+_MNT_DETACH = 2
 # netdevice(7); <linux/sockios.h>, <linux/if.h>
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
 
@@ -102,6 +103,13 @@ def mount_proc() -> None:
 def bind(source: str, target: str) -> None:
     """Show `source` in the place of `target`."""
     _mount(source, target, None, _MS_BIND)
+
+
+def unmount(target: str) -> None:
+    """Take away what is mounted over `target`, even while it is in use (MNT_DETACH). Raises OSError."""
+    if _libc.umount2(os.fsencode(target), _MNT_DETACH) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), target)
 
 
 def bind_read_only(target: str) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from dnsfw.channel import Channel
 from dnsfw.journalfile import Rotation
+from dnsfw.lockdown.wanted import Lockdown
 from dnsfw.namespaces import NetworkNamespace
 from dnsfw.privilege import User
 from dnsfw.runs import STATE_ROOT
@@ -28,17 +29,6 @@ QUEUE = 53  # an nfqueue number; each network namespace has 65,536 of its own
 ENGINE_USER = User(61_853, 61_853, (), "dnsfw", "/", "/usr/sbin/nologin")
 PROXY_USER = User(61_854, 61_854, (), "dnsfw-proxy", "/", "/usr/sbin/nologin")
 _SYSTEM_USERS = range(1, 1000)  # login.defs(5), SYS_UID_MAX
-
-
-@dataclass(frozen=True, slots=True)
-class Lockdown:
-    """What is taken from users while a host is guarded: sudo(8) and the container engines' sockets from a user by name
-    ("": nobody), user namespaces and ptrace(2) from all but root."""
-
-    sudo: str = ""
-    containers: str = ""
-    user_namespaces: bool = False
-    ptrace: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ import msgspec
 from dnsfw import anchor, cgroups, forwarding, resolvconf
 from dnsfw.channel import Finished
 from dnsfw.errors import SetupError
+from dnsfw.lockdown.hold import Undo, take_back
 from dnsfw.namespaces import network_namespace_id
 
 STATE_ROOT = Path("/run/dnsfw")
@@ -30,7 +31,7 @@ _PASSABLE = 0o711  # who started a guard reaches its control socket; nobody but 
 class Record(msgspec.Struct, frozen=True):
     """`netns` is the inode of the network namespace whose sysctls were changed; `sysctls` maps name to old value;
     `links` are the interfaces that were there then; `forward` are the families whose forward filter lets ours pass;
-    `anchor` is the file by which the host trusts the proxy."""
+    `anchor` is the file by which the host trusts the proxy; `lockdown` is what users were denied."""
 
     netns: int
     cgroup: str = ""
@@ -38,6 +39,7 @@ class Record(msgspec.Struct, frozen=True):
     forward: tuple[str, ...] = ()
     links: list[str] = []
     anchor: str = ""
+    lockdown: Undo = Undo()
 
 
 class Run:
@@ -84,6 +86,10 @@ class Run:
         """Write down that the host's forward filter is told of `link` (this run's name), then tell it."""
         self._save(msgspec.structs.replace(self.record, forward=families))
         forwarding.permit(link, families)
+
+    def will_lock_down(self, undo: Undo) -> None:
+        """Write a measure down before it is taken."""
+        self._save(msgspec.structs.replace(self.record, lockdown=undo))
 
     def set_sysctls(self, wanted: Iterable[tuple[str, str]]) -> bool:
         """Set what isn't so already; True if anything changed or another live run changed it. Raises SetupError."""
@@ -171,6 +177,7 @@ def _sweep(root: Path) -> None:
 
 def _take_back(root: Path, directory: Path, record: Record | None) -> None:
     if record is not None:
+        take_back(record.lockdown)
         if record.cgroup:
             cgroups.remove(Path(record.cgroup))
         _restore_sysctls(root, directory, record)

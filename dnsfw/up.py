@@ -19,6 +19,7 @@ from dnsfw.channel import Serving
 from dnsfw.detaching import detach
 from dnsfw.errors import EXIT_SETUP
 from dnsfw.guard import guarding
+from dnsfw.lockdown.hold import Hold
 from dnsfw.namespaces import network_namespace_id
 from dnsfw.place import GuardOptions, Place
 from dnsfw.privilege import calling_user
@@ -50,6 +51,7 @@ def _guard(options: GuardOptions, environ: Mapping[str, str], in_force: Callable
         place = Place(None, find_root(), user, environ, record.directory, time.time())
         starting = stack.enter_context(guarding(options, place))
         guard = starting.enforce()
+        guard.lock_down(Hold(options.lockdown, record.directory, record.will_lock_down))
         signal.pthread_sigmask(signal.SIG_BLOCK, WAITED)  # tear-down is whole
         if guard.proxied is not None:
             _tell(guard.proxied, record, place, install_ca=options.install_ca)

@@ -35,12 +35,16 @@ _FLOWS: Final = 1_000
 
 
 class Orders(Protocol):
-    """What a question may set in motion. Each raises DnsfwError."""
+    """What a question may set in motion. Each raises DnsfwError. `held` is what users are denied, in words."""
 
-    async def health(self) -> m.HealthReport: ...
-    async def reload(self) -> m.ReloadReport: ...
+    held: tuple[str, ...]
+
+    @property
+    def health(self) -> Callable[[], Awaitable[m.HealthReport]]: ...
+    @property
+    def reload(self) -> Callable[[], Awaitable[m.ReloadReport]]: ...
     async def stop(self) -> m.Accepted: ...
-    async def sudo(self, *, on: bool) -> m.Accepted: ...
+    async def sudo(self, *, on: bool) -> m.HeldReport: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,6 @@ class Identity:
     is_host: bool
     began: float
     lives: m.Lives = field(default_factory=m.Lives)
-    lockdown: tuple[str, ...] = ()
     gaps: tuple[Gap, ...] = ()
     seed: bytes = field(default=b"", repr=False)
 
@@ -140,7 +143,7 @@ class Answers:
             bindings=m.BindingsState(len(parts.bindings), parts.bindings.evicted),
             upstreams=tuple(map(_upstream, parts.resolver.standings())),
             journal=parts.journal.state(),
-            lockdown=who_am_i.lockdown,
+            lockdown=self._orders.held,
             lives=who_am_i.lives,
             versions=versions(),
         )

@@ -194,7 +194,23 @@ def report(guard: str, form: str | None, verify: str | None) -> None:
     _tell(statements.shown(answer.statement, form or "text"))
 
 
-COMMANDS = (status, health, reload, stop, flows, bindings, metrics, report)
+@click.command(short_help="Give the user whom lockdown took sudo from it back, or take it again.")
+@click.argument("state", type=click.Choice(["on", "off"]))
+@_GUARD
+@_TOKEN
+def sudo(state: str, guard: str, token_file: Path | None) -> None:
+    """Give sudo back to the user whom `dnsfw up --lock-sudo` took it from, or take it again.
+
+    \b
+    Exit status: 0 once that is so; 125 if the guard refused.
+    """
+    from dnsfw.control.messages import HeldReport, Sudo
+
+    answer = _expect(HeldReport, _ask(guard, Sudo(on=state == "on"), _token(token_file)))
+    _tell(answer.held)
+
+
+COMMANDS = (status, health, reload, stop, flows, bindings, metrics, report, sudo)
 
 
 def _ask(guard: str, question: Question, token: str = "") -> Any:

@@ -243,6 +243,12 @@ class StatementReport(msgspec.Struct, frozen=True, tag="statement-report"):
     statement: str
 
 
+class HeldReport(msgspec.Struct, frozen=True, tag="held-report"):
+    """What lockdown has taken from users now, in words."""
+
+    held: tuple[str, ...]
+
+
 class Accepted(msgspec.Struct, frozen=True, tag="accepted"):
     """It will be done; the guard says no more of it here."""
 
@@ -262,6 +268,7 @@ type Answer = (
     | BindingsReport
     | MetricsReport
     | StatementReport
+    | HeldReport
     | Accepted
     | Refused
 )

@@ -40,7 +40,8 @@ def place(name: str) -> Path:
 
 
 def install(anchor: Path, root: bytes) -> None:
-    """Have the host trust `root` (PEM). `anchor` is `place`'s. Raises SetupError."""
+    """Have the host trust `root` (PEM), and no other of that name. `anchor` is `place`'s. Raises SetupError."""
+    _unlink(anchor)
     anchor.write_bytes(root)
     anchor.chmod(0o644)
     _update(anchor)
@@ -48,14 +49,18 @@ def install(anchor: Path, root: bytes) -> None:
 
 def remove(anchor: Path) -> None:
     """As it was. Not there is fine. Raises SetupError."""
-    if not anchor.exists():
-        return
-    anchor.unlink()
+    if anchor.exists():
+        _unlink(anchor)
+        _update(anchor)
+
+
+def _unlink(anchor: Path) -> None:
+    """The file, and the links to it: update-ca-certificates(8) leaves those of a file that is gone or changed."""
     link = _LINKS / f"{anchor.stem}.pem"
     for path in [path for path in _LINKS.glob("*.[0-9]") if path.is_symlink() and path.readlink() == Path(link.name)]:
         path.unlink()
     link.unlink(missing_ok=True)
-    _update(anchor)
+    anchor.unlink(missing_ok=True)
 
 
 def _update(anchor: Path) -> None:

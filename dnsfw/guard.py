@@ -154,6 +154,7 @@ class Guard:
         self.restarts = engines.restarts
         self.reloading, self.errands = duties
         self.proxied: Serving | None = None  # what programs are to be told of the proxy; None if there is none
+        self.on_another_proxy: Callable[[Serving], None] = lambda _: None  # of one that has another authority
         self.stop_wanted = False  # somebody who may said so over the control socket
         self._engines = engines
         self._programs = () if programs is None else programs.descriptors
@@ -176,8 +177,9 @@ class Guard:
             if how is not None:
                 self._mourn(engine, how)
         self.reloading.tend(self._engines.now)
-        if self._proxy is not None:
-            self._proxy.tend()
+        another = None if self._proxy is None else self._proxy.tend()
+        if another is not None:
+            self.on_another_proxy(another)
 
     def lock_down(self, hold: Hold) -> None:
         """Take from users what is to be taken. Raises DnsfwError."""

@@ -26,6 +26,7 @@ _PORTS = range(53086, 53118)  # the first free one
 _LOOPBACK = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 _BACKLOG = 512
 _STARTS_WITHIN = 30.0
+_RENEWED_AFTER = 20 * 3600.0  # seconds; an authority lives for 24 hours (proxy/authority.py)
 
 
 class Proxy:
@@ -50,7 +51,9 @@ class Proxy:
         with children_in_new_pid_namespace():
             self._process = child.fork(work, kept)
         theirs.close()
-        self._restarts.started(monotonic())
+        self._channel.signal_when_readable()
+        self._began = monotonic()
+        self._restarts.started(self._began)
 
     def await_serving(self) -> Serving:
         """What programs are to be told, once clients are served. Raises SetupError."""
@@ -64,21 +67,38 @@ class Proxy:
             raise SetupError(said.problem, said.remedy)
         raise SetupError("The proxy died while starting.", "This is a fault of dnsfw's; please report it.")
 
-    def tend(self) -> None:
-        """Start another keeper if this one died; never waits. Proxies' deaths are the keeper's business."""
+    def tend(self) -> Serving | None:
+        """Start another keeper if this one died, or if its authority is about to; never waits. What the next one has
+        for programs, when that is there. Proxies' deaths are the keeper's business."""
         wait = self._restarts.wait(monotonic())
         if wait is None:
-            how = self._process.ended()
-            if how is not None:
-                self._channel.close()
-                self._restarts.died(how, monotonic())
-                complain(f"the proxy's keeper died ({how}); URL rules deny until there is another.")
-        elif wait == 0:
+            return self._look()
+        if wait == 0:
             self._begin()
+        return None
+
+    def _look(self) -> Serving | None:
+        how = self._process.ended()
+        if how is not None:
+            self._channel.close()
+            self._restarts.died(how, monotonic())
+            complain(f"the proxy's keeper died ({how}); URL rules deny until there is another.")
+            return None
+        if monotonic() - self._began > _RENEWED_AFTER:
+            self._channel.close()
+            self._process.end(0)
+            self._begin()
+            return None
+        try:
+            said = self._channel.receive(0)
+        except TimeoutError:
+            return None
+        return said if isinstance(said, Serving) else None
 
     def patience(self) -> float | None:
-        """Seconds until `tend` has something to do by itself; None if only a signal will tell."""
-        return self._restarts.wait(monotonic())
+        """Seconds until `tend` has something to do by itself."""
+        wait = self._restarts.wait(monotonic())
+        return max(0.0, self._began + _RENEWED_AFTER - monotonic()) if wait is None else wait
 
     def __enter__(self) -> Self:
         return self

@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from dnsfw import runs
@@ -26,6 +27,7 @@ from dnsfw.privilege import calling_user
 from dnsfw.supervise import WAITED, held_back, until_told
 from dnsfw.terminal import say, show
 
+_SCRIPT = "environment.sh"  # for shells: the variables by which programs trust the proxy
 LOG = "log"  # of a guard in the background, in its run's directory
 
 
@@ -54,7 +56,9 @@ def _guard(options: GuardOptions, environ: Mapping[str, str], in_force: Callable
         guard.lock_down(Hold(options.lockdown, record.directory, record.will_lock_down))
         signal.pthread_sigmask(signal.SIG_BLOCK, WAITED)  # tear-down is whole
         if guard.proxied is not None:
-            _tell(guard.proxied, record, place, install_ca=options.install_ca)
+            _have_trusted(guard.proxied, record, place, install_ca=options.install_ca)
+            _tell_how(place, install_ca=options.install_ca)
+            guard.on_another_proxy = partial(_have_trusted, record=record, place=place, install_ca=options.install_ca)
         in_force(record.directory / LOG)
         until_told(guard)
         finished = guard.finish()
@@ -67,17 +71,20 @@ def _guard(options: GuardOptions, environ: Mapping[str, str], in_force: Callable
     return 0
 
 
-def _tell(proxied: Serving, record: runs.Run, place: Place, *, install_ca: bool) -> None:
-    """Have programs trust the proxy, or tell how they can."""
+def _have_trusted(proxied: Serving, record: runs.Run, place: Place, *, install_ca: bool) -> None:
+    """Have programs trust the proxy, or make it easy to."""
     lines = [f"export {name}={shlex.quote(value)}\n" for name, value in proxied.variables.items()]
-    script = place.furnished / "environment.sh"
+    script = place.furnished / _SCRIPT
     script.write_text("".join(lines), encoding="utf-8")
     script.chmod(0o644)
     if install_ca:
         record.install_anchor((place.furnished / "root.crt").read_bytes())
-    else:
+
+
+def _tell_how(place: Place, *, install_ca: bool) -> None:
+    if not install_ca:
         say("URL rules: programs have to trust the proxy; --install-ca has them all do so.")
-    say(f"for programs with roots of their own (Node, Java, Python's requests): . {script}")
+    say(f"for programs with roots of their own (Node, Java, Python's requests): . {place.furnished / _SCRIPT}")
 
 
 def name() -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import socket
 import sys
 import warnings
 from collections.abc import Iterator
@@ -87,6 +88,7 @@ HOOKS = (
     Hook("on_sock_ops", 13, 3),  # BPF_PROG_TYPE_SOCK_OPS
     Hook("on_egress", 8, 1),  # BPF_PROG_TYPE_CGROUP_SKB
 )
+_SO_NETNS_COOKIE = 71  # asm-generic/socket.h
 _RAW_TRACEPOINT = 17  # BPF_PROG_TYPE_RAW_TRACEPOINT
 _TRACEPOINTS = {"on_fork": "sched_process_fork", "on_exec": "sched_process_exec", "on_exit": "sched_process_exit"}
 
@@ -185,10 +187,21 @@ def _our_flags(extent: Extent) -> Iterator[str]:
     yield f"-DCONTEST_NS={records.CONTEST_NS}ull"
     yield f"-DNOT_BELOW={records.NOT_BELOW}"
     yield f"-DOUR_PID_NS={Path('/proc/self/ns/pid').stat().st_ino}"
+    if extent.bridged and (cookie := _netns_cookie()):
+        yield f"-DOUR_NETNS={cookie}ull"
     if extent.worker:
         yield f"-DWORKER_TGID={extent.worker.pid}"
         yield f"-DWORKER_TICKS={extent.worker.start_time}"
         yield f"-DTICK_NS={10**9 // os.sysconf('SC_CLK_TCK')}"
+
+
+def _netns_cookie() -> int:
+    """Of the network namespace that we are in; 0 where the kernel gives none (before Linux 5.14)."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), sys.byteorder)
+    except OSError:
+        return 0
 
 
 def _import_bcc(package: Path) -> ModuleType:

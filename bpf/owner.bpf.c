@@ -463,12 +463,39 @@ static inline int is_watched(u16 port) {
   return bits && *bits >> (bpf_ntohs(port) & 63) & 1;
 }
 
+#ifdef OUR_NETNS
+/* A packet on its way out of another network namespace, which may come through ours by a bridge. What no socket of ours
+ * will be found for is known here: connected UDP; and questions, which reach our resolver with another destination. */
+static inline int left_another(struct __sk_buff *skb) {
+  struct flow_key flow = {};
+  u64 cookie = bpf_get_socket_cookie(skb);
+  struct owner *found = cookie ? sockets.lookup(&cookie) : 0;
+
+  if (!found || found->netns == OUR_NETNS || !read_tuple(skb, &flow))
+    return 1;
+  struct owner owner = *found;
+  owner.used_ns = NOW();
+  if (flow.protocol == UDP)
+    own_flow(&flow, &owner);
+  if (flow.destination_port == bpf_htons(DNS)) {
+    owner.flags = 0;
+    __builtin_memset(flow.destination, 0, sizeof(flow.destination));
+    own_flow(&flow, &owner);
+  }
+  return 1;
+}
+#else
+static inline int left_another(struct __sk_buff *skb) { return 1; }
+#endif
+
 int on_egress(struct __sk_buff *skb) {
   struct flow_key flow = {};
   struct owner *found = 0;
   u64 cookie;
 
-  if (skb->ifindex != LOOPBACK || !read_tuple(skb, &flow) || !is_watched(flow.destination_port))
+  if (skb->ifindex != LOOPBACK)
+    return left_another(skb);
+  if (!read_tuple(skb, &flow) || !is_watched(flow.destination_port))
     return 1;
   cookie = bpf_get_socket_cookie(skb);
   if (cookie)

@@ -18,7 +18,8 @@ enum { SURROUNDINGS_WHOLE = 1 };
 enum { NEW_FLOWS, NEW_SOCKETS, NEW_PROGRAMS, GONE_FLOWS, UNTRACKED_CHILDREN, COUNTS };
 
 /* A transport tuple as it is on the wire: network byte order, IPv4 as ::ffff:a.b.c.d. The source address is zero
- * where the kernel has not chosen it yet (unconnected UDP). */
+ * where the kernel has not chosen it yet (unconnected UDP), the destination of a question that is redirected behind
+ * a bridge: there nobody knows where it was sent to. */
 struct flow_key {
   u8 source[16];
   u8 destination[16];

@@ -77,8 +77,11 @@ class Owners:
 
     def _record(self, sources: Sources, flow: Flow) -> bytes | None:
         try:
-            if flow.proto == Proto.TCP or flow.dport in sources.attached.watched_ports:
-                return sources.attached.flows.get(records.flow_key(flow))
+            flows = sources.attached.flows
+            if flow.dport in sources.attached.watched_ports:
+                return flows.get(records.flow_key(flow)) or flows.get(records.question_key(flow))
+            if flow.proto == Proto.TCP:
+                return flows.get(records.flow_key(flow))
             if flow.proto == Proto.UDP:
                 return _udp(sources, flow)
         except OSError:
@@ -157,9 +160,13 @@ def _udp(sources: Sources, flow: Flow) -> bytes | None:
     Two sockets may share a port (SO_REUSEPORT). If one is connected and the other sent to the same place since, or
     just before, the packet may be from either; then the same process must be behind both.
     """
-    sent = sources.attached.flows.get(records.flow_key(flow, any_source=True))
+    flows = sources.attached.flows
+    sent = flows.get(records.flow_key(flow, any_source=True))
     found = sources.diag.find(flow)
-    if found is None or not found.connected:
+    if found is None:  # from another network namespace, perhaps
+        passed = flows.get(records.flow_key(flow))
+        return _latest(passed, sent) if passed and sent else passed or sent
+    if not found.connected:
         return sent
     used = sources.attached.sockets.get(records.COOKIE.pack(found.cookie))
     return _latest(used, sent) if used and sent else used

@@ -19,7 +19,8 @@ from policy.values import Address, Flow
 CONTEST_NS = 200_000_000
 
 _V4_MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291 section 2.5.5.2
-_ANY_SOURCE = bytes(16)
+_ANYWHERE = bytes(16)
+_DNS = 53
 
 
 @dataclass(frozen=True)
@@ -174,8 +175,13 @@ UNKNOWN_PROGRAM = Program("", (), False, "", NOT_BELOW, 0, 0, b"")  # noqa: FBT0
 
 def flow_key(flow: Flow, *, any_source: bool = False) -> bytes:
     """The key of a flow; with `any_source`, of one whose source address the kernel had not chosen yet."""
-    source = _ANY_SOURCE if any_source else _wire(flow.src)
+    source = _ANYWHERE if any_source else _wire(flow.src)
     return FLOW_KEY.format.pack(source, _wire(flow.dst), flow.sport, flow.dport, flow.proto)
+
+
+def question_key(flow: Flow) -> bytes:
+    """The key of a question, wherever it was sent to before it was redirected to us."""
+    return FLOW_KEY.format.pack(_wire(flow.src), _ANYWHERE, flow.sport, _DNS, flow.proto)
 
 
 def identity(record: bytes) -> bytes:

@@ -206,7 +206,7 @@ def wait(): return sys.stdin.readline()
 def shared_bed() -> Iterator[Bed]:
     with ExitStack() as stack:
         cgroup = stack.enter_context(own_cgroup("bed"))
-        netns = stack.enter_context(_network_namespace())
+        netns = stack.enter_context(network_namespace(NETWORK, _RULES))
         attached = stack.enter_context(start_loading(cgroup).finish(20))
         attached.watch(RESOLVER_PORT)
         diag = stack.enter_context(_diag_in(netns))
@@ -224,13 +224,13 @@ def bed(shared_bed: Bed) -> Iterator[Bed]:
 
 
 @contextmanager
-def _network_namespace() -> Iterator[int]:
+def network_namespace(links: str, rules: str = "") -> Iterator[int]:
     """A namespace without a name: it goes with its last descriptor."""
     with Path("/proc/thread-self/ns/net").open() as home:
         os.unshare(os.CLONE_NEWNET)
         try:
-            subprocess.run(["ip", "-batch", "-"], input=NETWORK, text=True, check=True)
-            subprocess.run(["nft", "-f", "-"], input=_RULES, text=True, check=True)
+            subprocess.run(["ip", "-batch", "-"], input=links, text=True, check=True)
+            subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True)
             netns = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         finally:
             os.setns(home.fileno(), os.CLONE_NEWNET)

@@ -12,12 +12,13 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import connects, dns, memory, owners, policy, start, throughput
+from bench import connects, dns, memory, owners, peek, policy, start, throughput
 from bench.bed import Bed
 from bench.figure import Figure
 
 MEASURES: dict[str, Callable[[Bed], list[Figure]]] = {
     "connects": connects.measure,
+    "peek": peek.measure,
     "throughput": throughput.measure,
     "start": start.measure,
     "memory": memory.measure,

@@ -5,7 +5,7 @@ Law: the words between the queue, the tables that flows wait in, and whoever jud
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import NamedTuple, Protocol
 
 from policy.values import Action, Flow, Seen
@@ -13,11 +13,13 @@ from policy.values import Action, Flow, Seen
 
 class Answer(NamedTuple):
     """What becomes of a packet. `action` None holds it back, with all of its flow, until the flow has an action.
-    `instead` goes in its place. `open`: the other end knows of the connection."""
+    `instead` goes in its place. `open`: the other end knows of the connection. `fresh`: it begins one; what was held of
+    an earlier one with the same ends is denied."""
 
     action: Action | None
     instead: bytes | None = None
     open: bool = False
+    fresh: bool = False
 
 
 class Judge[C](Protocol):
@@ -42,37 +44,38 @@ class Judge[C](Protocol):
         """The policy in force: with another one, what was judged is judged again."""
 
 
-class Held:
+class Held[K: Hashable]:
     """Flows with packets in the kernel's queue that wait for more: at most `most`, each for `patience` seconds."""
 
     def __init__(self, most: int, patience: float) -> None:
         self._most = most
         self._patience = patience
-        self._until: dict[Flow, float] = {}  # in the order of their times
+        self._until: dict[K, float] = {}  # in the order of their times
 
-    def __contains__(self, flow: Flow) -> bool:
-        return flow in self._until
+    def __contains__(self, key: K) -> bool:
+        return key in self._until
 
     @property
     def full(self) -> bool:
         """Is there no room for another one?"""
         return len(self._until) >= self._most
 
-    def add(self, flow: Flow, now: float) -> None:
+    def add(self, key: K, now: float) -> None:
         """A flow that waits already goes on waiting for as long as before."""
-        self._until.setdefault(flow, now + self._patience)
+        self._until.setdefault(key, now + self._patience)
 
-    def pop(self, flow: Flow) -> None:
+    def pop(self, key: K) -> None:
         """It waits no more; it may not have waited at all."""
-        self._until.pop(flow, None)
+        if self._until:
+            self._until.pop(key, None)
 
     def due(self) -> float | None:
         """When the first of them has waited for long enough."""
         return next(iter(self._until.values()), None)
 
-    def overdue(self, now: float) -> Iterator[Flow]:
+    def overdue(self, now: float) -> Iterator[K]:
         """Those that have, and wait no more."""
         while (due := self.due()) is not None and due <= now:
-            flow = next(iter(self._until))
-            del self._until[flow]
-            yield flow
+            key = next(iter(self._until))
+            del self._until[key]
+            yield key

@@ -16,6 +16,7 @@ from policy.names import InvalidNameError, canonical
 
 _HANDSHAKE, _CLIENT_HELLO, _SERVER_NAME, _HOST_NAME = 22, 1, 0, 0
 _RECORD_HEADER, _MESSAGE_HEADER = 5, 4
+_PAST_END: Final = "a length reaches past the end"
 _RECORD_MOST: Final = 1 << 14
 
 
@@ -168,7 +169,7 @@ class _Reader:
     def take(self, count: int) -> bytes:
         end = self._at + count
         if end > len(self._data):
-            raise _EndError("a length reaches past the end")
+            raise _EndError(_PAST_END)
         taken = self._data[self._at : end]
         self._at = end
         return taken
@@ -177,8 +178,13 @@ class _Reader:
         return int.from_bytes(self.take(octets))
 
     def vector(self, octets: int) -> bytes:
-        """A length in so many octets, and as much data (RFC 8446 section 3.4)."""
-        return self.take(self.number(octets))
+        """A length in so many octets, and as much data (RFC 8446 section 3.4). Most of what is read is one of these."""
+        start = self._at + octets
+        end = start + int.from_bytes(self._data[self._at : start])
+        if end > len(self._data):
+            raise _EndError(_PAST_END)
+        self._at = end
+        return self._data[start:end]
 
     def finish(self) -> None:
         if self:

@@ -28,14 +28,22 @@ _WHOLE_WITHIN: Final = 10.0  # seconds from the first octet to the last that is 
 _PATIENCE: Final = 0.1
 
 
+class _Known[C](NamedTuple):
+    """A connection that was opened. `ends` are its key here (Segment)."""
+
+    ends: bytes
+    flow: Flow
+    case: C
+
+
 class _Silent[C]:
-    """A connection whose client has yet to be understood. `first` is its first octet's sequence number, `said` what has
-    come from there without a gap, `until` when that must be whole."""
+    """One whose client has yet to be understood. `first` is its first octet's sequence number, `said` what has come
+    from there without a gap, `until` when that must be whole."""
 
-    __slots__ = ("case", "opening", "said", "until")
+    __slots__ = ("known", "opening", "said", "until")
 
-    def __init__(self, case: C, first: int) -> None:
-        self.case = case
+    def __init__(self, known: _Known[C], first: int) -> None:
+        self.known = known
         self.opening = Opening(first)
         self.said = b""
         self.until = inf
@@ -44,7 +52,7 @@ class _Silent[C]:
 class _Judged[C](NamedTuple):
     """What the client said, and what came of it under the policy `era`. `seen` is None where it could not be read."""
 
-    case: C
+    known: _Known[C]
     seen: Seen | None
     action: Action
     era: object
@@ -54,10 +62,10 @@ class Connections[C]:
     """Answers for every packet of TCP that the queue brings."""
 
     def __init__(self, judge: Judge[C]) -> None:
-        self.held = Held(_MOST_HELD, _PATIENCE)
+        self.held: Held[bytes] = Held(_MOST_HELD, _PATIENCE)
         self._judge = judge
-        self._silent: Timed[Flow, _Silent[C]] = Timed(_MOST_SILENT, _SILENCE)
-        self._judged: Timed[Flow, _Judged[C]] = Timed(_MOST_JUDGED, _ON_THEIR_WAY)
+        self._silent: Timed[bytes, _Silent[C]] = Timed(_MOST_SILENT, _SILENCE)
+        self._judged: Timed[bytes, _Judged[C]] = Timed(_MOST_JUDGED, _ON_THEIR_WAY)
 
     @property
     def evicted(self) -> int:
@@ -69,57 +77,61 @@ class Connections[C]:
         segment = read_segment(packet)
         if segment.opens:
             return self._open(flow, segment, packet, now)
-        judged = self._judged.get(flow, now)
+        judged = self._judged.get(segment.ends, now)
         if judged is not None:
-            return Answer(self._again(flow, judged, now), open=True)
-        silent = self._silent.get(flow, now)
+            return Answer(self._again(judged, now), open=True)
+        silent = self._silent.get(segment.ends, now)
         if silent is None:
             return Answer(self._judge.again(flow), open=True)
-        return Answer(self._listen(flow, silent, segment, now), open=True)
+        return Answer(self._listen(silent, segment, now), open=True)
 
     def overdue(self, now: float) -> Iterator[tuple[Flow, Action]]:
         """What becomes of packets that were held long enough: they go on if nothing in them would be denied."""
-        for flow in self.held.overdue(now):
-            silent = self._silent.get(flow, now)
-            yield flow, Action.DENY if silent is None else self._go_on(flow, silent, now)
+        for ends in self.held.overdue(now):
+            silent = self._silent.get(ends, now)
+            if silent is not None:  # it was used when it began to wait, and is not the first to be forgotten
+                yield silent.known.flow, self._go_on(silent, now)
 
     def _open(self, flow: Flow, segment: Segment, packet: bytes, now: float) -> Answer:
-        self._judged.pop(flow)
-        self.held.pop(flow)
+        ends = segment.ends
+        self._judged.pop(ends)
+        self._silent.pop(ends)
+        self.held.pop(ends)
         action, case = self._judge.open(flow)
         if action is not Action.PEEK:
-            self._silent.pop(flow)
-            return Answer(action)
-        self._silent.put(flow, _Silent(case, segment.sequence + 1), now)
+            return Answer(action, fresh=True)
+        self._silent.put(ends, _Silent(_Known(ends, flow, case), segment.sequence + 1), now)
         # Data in a SYN would arrive before it could be judged. The server doesn't acknowledge what it didn't get.
-        return Answer(Action.PEEK, without_data(packet) if segment.data or segment.cut else None)
+        instead = without_data(packet) if segment.data or segment.cut else None
+        return Answer(Action.PEEK, instead, fresh=True)
 
-    def _again(self, flow: Flow, judged: _Judged[C], now: float) -> Action:
+    def _again(self, judged: _Judged[C], now: float) -> Action:
         """Of a connection that was judged: a packet that was on its way, or one under another policy."""
         if judged.era is self._judge.era() or judged.seen is None:
             return judged.action
-        return self._settle(flow, judged.case, judged.seen, now)
+        return self._settle(judged.known, judged.seen, now)
 
-    def _listen(self, flow: Flow, silent: _Silent[C], segment: Segment, now: float) -> Action | None:
+    def _listen(self, silent: _Silent[C], segment: Segment, now: float) -> Action | None:
+        known = silent.known
         if not segment.data:
-            return None if flow in self.held else Action.PEEK
+            return None if known.ends in self.held else Action.PEEK
         try:
-            words = self._words(flow, silent, segment, now)
+            words = self._words(silent, segment, now)
         except (OpeningError, WordsError) as error:
-            action = self._judge.unread(silent.case, str(error))
-            return self._record(flow, _Judged(silent.case, None, action, self._judge.era()), now)
+            action = self._judge.unread(known.case, str(error))
+            return self._record(_Judged(known, None, action, self._judge.era()), now)
         if words.whole:
-            return self._settle(flow, silent.case, words.seen, now)
+            return self._settle(known, words.seen, now)
         if words.held:
-            self.held.add(flow, now)
+            self.held.add(known.ends, now)
             return None
-        self.held.pop(flow)
+        self.held.pop(known.ends)
         return Action.PEEK
 
-    def _words(self, flow: Flow, silent: _Silent[C], segment: Segment, now: float) -> Words:
+    def _words(self, silent: _Silent[C], segment: Segment, now: float) -> Words:
         """All so far. Raises OpeningError and WordsError."""
         silent.said = silent.opening.add(segment.sequence, segment.data)
-        words = read_words(silent.said, flow.dport)
+        words = read_words(silent.said, silent.known.flow.dport)
         if words.whole:
             return words
         if words.held:
@@ -128,22 +140,24 @@ class Connections[C]:
             raise WordsError("its first words don't fit a packet that can be looked at")
         if words.held and now > silent.until:
             raise WordsError("its first words were not whole in time")
-        if words.held and flow not in self.held and self.held.full:
+        if words.held and segment.ends not in self.held and self.held.full:
             raise WordsError("too many connections wait for their first words")
         return words
 
-    def _go_on(self, flow: Flow, silent: _Silent[C], now: float) -> Action:
+    def _go_on(self, silent: _Silent[C], now: float) -> Action:
         """The rest is not there. What is goes on, but with a name that would be denied in it."""
-        seen = read_words(silent.said, flow.dport).seen
-        if seen.name is not None and not self._judge.hinted(silent.case, seen):
-            return self._settle(flow, silent.case, seen, now)
+        known = silent.known
+        seen = read_words(silent.said, known.flow.dport).seen
+        if seen.name is not None and not self._judge.hinted(known.case, seen):
+            return self._settle(known, seen, now)
         return Action.PEEK
 
-    def _settle(self, flow: Flow, case: C, seen: Seen, now: float) -> Action:
-        return self._record(flow, _Judged(case, seen, self._judge.named(case, seen), self._judge.era()), now)
+    def _settle(self, known: _Known[C], seen: Seen, now: float) -> Action:
+        return self._record(_Judged(known, seen, self._judge.named(known.case, seen), self._judge.era()), now)
 
-    def _record(self, flow: Flow, judged: _Judged[C], now: float) -> Action:
-        self._silent.pop(flow)
-        self.held.pop(flow)
-        self._judged.put(flow, judged, now)
+    def _record(self, judged: _Judged[C], now: float) -> Action:
+        ends = judged.known.ends
+        self._silent.pop(ends)
+        self.held.pop(ends)
+        self._judged.put(ends, judged, now)
         return judged.action

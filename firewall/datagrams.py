@@ -39,7 +39,7 @@ class Datagrams[C]:
     """Answers for every packet of UDP that the queue brings."""
 
     def __init__(self, judge: Judge[C]) -> None:
-        self.held = Held(_MOST_HELD, _PATIENCE)
+        self.held: Held[Flow] = Held(_MOST_HELD, _PATIENCE)
         self._judge = judge
         self._quic: Timed[Flow, _Quic] = Timed(_MOST_QUIC, _IDLE)
 

@@ -35,6 +35,10 @@ class Opening:
             data, start = data[_NUMBERS - start :], 0
         if start + len(data) > MOST:
             raise OpeningError(f"more than {MOST} octets")
+        if not start and not self._octets:  # nearly always all there is
+            self._octets += data
+            self._have = (1 << len(data)) - 1
+            return data
         self._put(start, data)
         gap = (~self._have & (self._have + 1)).bit_length() - 1
         return bytes(self._octets[:gap])

@@ -103,7 +103,7 @@ class Queue:
                 self._held.setdefault(flow, []).append(packet)
                 return None
             if self._held:
-                self.release(flow, answer.action)
+                self.release(flow, Action.DENY if answer.fresh else answer.action)
             if answer.instead is not None:
                 packet.set_payload(answer.instead)
             return _VERDICTS.get(answer.action, Mark.DENY)

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Hashable
 
-_SWEPT = 2  # old entries looked at for each new one, so that what nobody asks for ends too
-
 
 class Timed[K: Hashable, V]:
     """At most `most` entries, each until it was left alone for `idle` seconds. `evicted` counts what went before."""
@@ -37,15 +35,16 @@ class Timed[K: Hashable, V]:
         return value
 
     def put(self, key: K, value: V, now: float) -> None:
-        """In the place of any earlier value."""
-        self._entries[key] = value, now
-        self._entries.move_to_end(key)
-        for _ in range(_SWEPT):
-            _, (_, used) = next(iter(self._entries.items()))
-            if now - used > self._idle:
-                self._entries.popitem(last=False)
-        while len(self._entries) > self._most:
-            self._entries.popitem(last=False)
+        """In the place of any earlier value. For each new one an old one is looked at, so that what nobody asks for
+        ends too."""
+        entries = self._entries
+        entries[key] = value, now
+        entries.move_to_end(key)
+        oldest = next(iter(entries))
+        if now - entries[oldest][1] > self._idle:
+            del entries[oldest]
+        if len(entries) > self._most:
+            entries.popitem(last=False)
             self.evicted += 1
 
     def pop(self, key: K) -> None:

@@ -1,0 +1,209 @@
+"""TCP connections that are looked into: scripts of packets, without a kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from firewall.answers import Answer
+from firewall.connections import Connections
+from firewall.packet import COPIED, parse_packet
+from firewall.segment import read_segment
+from policy.values import Action, Flow, Seen, Spoken
+from tests.firewall.hellos import extension, hello, names, said
+from tests.firewall.judges import Names
+from tests.firewall.packets import JUST_ACK, PUSH_ACK, SYN, tcp
+from tests.firewall.street import BOTH
+
+ALLOW, DENY, PEEK = Action.ALLOW, Action.DENY, Action.PEEK
+START = 2**32 - 50  # so that sequence numbers come round
+GOOD, BAD = said("a.example"), said("b.example")
+
+
+class Line:
+    """One connection's packets, to a table of connections. `at` are the octets sent so far."""
+
+    def __init__(self, judge: Names | None = None, *, version: int = 4, port: int = 443) -> None:
+        self.judge = judge or Names()
+        self.table = Connections(self.judge)
+        self.version, self.port, self.now, self.at = version, port, 0.0, 0
+
+    def send(self, sequence: int, flags: int, data: bytes = b"", *, copied: int | None = None) -> Answer:
+        packet = tcp(sequence, flags, data, version=self.version, port=self.port)[:copied]
+        return self.table.answer(parse_packet(packet), packet, self.now)
+
+    def begin(self, data: bytes = b"") -> Answer:
+        return self.send(START, SYN, data)
+
+    def say(self, data: bytes) -> Action | None:
+        self.at += len(data)
+        return self.send(START + 1 + self.at - len(data), PUSH_ACK, data).action
+
+    def wait(self, seconds: float) -> list[tuple[Flow, Action]]:
+        self.now += seconds
+        return list(self.table.overdue(self.now))
+
+
+@BOTH
+def test_a_connection_is_judged_by_its_first_words(version: int) -> None:
+    for words, action in ((GOOD, ALLOW), (BAD, DENY), (said(None), DENY)):
+        line = Line(version=version)
+        assert line.begin() == Answer(PEEK, fresh=True)
+        assert line.send(START + 1, JUST_ACK) == Answer(PEEK, open=True)
+        assert line.say(words) is action
+        assert len(line.judge.told) == len(line.judge.opened) == 1
+        assert line.say(b"what was on its way") is action
+        assert len(line.judge.told) == 1
+
+
+@pytest.mark.parametrize("opens", [ALLOW, DENY, Action.INSPECT])
+def test_other_verdicts_are_the_whole_answer(opens: Action) -> None:
+    line = Line(Names(opens=opens))
+    assert line.begin(b"early data") == Answer(opens, fresh=True)
+
+
+def test_a_syn_s_data_stays_behind() -> None:
+    answer = Line().begin(GOOD)
+    assert answer.action is PEEK
+    assert answer.instead is not None
+    assert read_segment(answer.instead).data == b""
+
+
+@given(st.lists(st.integers(1, 700), max_size=8), st.randoms(), st.booleans())
+def test_pieces_in_any_order_come_to_the_same(sizes: Sequence[int], order: Random, good: bool) -> None:
+    words = hello(names(b"a.example" if good else b"b.example") + extension(21, bytes(900)))
+    cuts = sorted({size % len(words) for size in sizes} | {0, len(words)})
+    pieces = [(start, words[start:end]) for start, end in pairwise(cuts)]
+    order.shuffle(pieces)
+    repeated = pieces[:1] if len(pieces) > 1 else []
+    line = Line()
+    line.begin()
+    actions = [line.send(START + 1 + at, PUSH_ACK, piece).action for at, piece in (*repeated, *pieces)]
+    assert set(actions[:-1]) <= {None}
+    assert actions[-1] is (ALLOW if good else DENY)
+
+
+def test_what_waits_goes_on_when_its_rest_does_not_come() -> None:
+    line = Line()
+    line.begin()
+    assert line.say(GOOD[:50]) is None
+    assert line.table.held.due() == pytest.approx(0.1)
+    assert line.wait(0.09) == []
+    ((flow, action),) = line.wait(0.02)
+    assert (flow, action) == (line.judge.opened[0], PEEK)
+    assert line.table.held.due() is None
+    assert line.say(GOOD[50:]) is ALLOW
+    assert line.judge.told == [Seen(Spoken.TLS, "a.example")]
+
+
+def test_a_name_that_would_be_denied_does_not_go_on() -> None:
+    words = hello(names(b"b.example") + extension(21, bytes(900)))
+    line = Line()
+    line.begin()
+    assert line.say(words[:-1]) is None
+    assert [action for _, action in line.wait(0.2)] == [DENY]
+    assert line.say(words[-1:]) is DENY
+
+
+def test_first_words_have_ten_seconds() -> None:
+    line = Line()
+    line.begin()
+    for octet in GOOD[:7]:
+        assert line.say(bytes([octet])) is None
+        assert [action for _, action in line.wait(1.5)] == [PEEK]
+    assert line.say(GOOD[7:]) is ALLOW
+    line.at = 0
+    line.begin()
+    for octet in GOOD[:7]:
+        assert line.say(bytes([octet])) is None
+        line.wait(1.5)
+    assert line.say(GOOD[7:9]) is DENY
+    assert line.judge.problems == ["its first words were not whole in time"]
+
+
+def test_lines_of_another_protocol_are_not_held_up() -> None:
+    line = Line(port=2525)
+    line.begin()
+    assert line.say(b"hello") is PEEK
+    line.wait(300)
+    assert line.say(b", this is me\r\n") is ALLOW
+    assert line.judge.told == [Seen(Spoken.OTHER, None)]
+
+
+def test_a_line_may_turn_out_as_a_request() -> None:
+    line = Line(port=8080)
+    line.begin()
+    assert line.say(b"QUUX /") is PEEK
+    assert line.say(b" HTTP/1.1\r\nHost: b.example\r\n\r\n") is DENY
+
+
+def test_too_much_or_two_versions_of_it_are_denied() -> None:
+    line = Line()
+    line.begin()
+    assert line.say(b"\x16\3\1\x40\0") is None
+    assert line.send(START + 1, PUSH_ACK, b"\x16\3\2").action is DENY
+    line.begin()
+    assert line.send(START + 1 + (1 << 14), PUSH_ACK, b"x").action is DENY
+    assert line.judge.problems == ["two versions of the same octets", "more than 16384 octets"]
+
+
+def test_words_behind_what_is_copied_are_not_guessed() -> None:
+    line = Line()
+    line.begin()
+    words = hello(names(b"a.example") + extension(21, bytes(5000)))
+    assert line.send(START + 1, PUSH_ACK, words, copied=COPIED).action is DENY
+
+
+def test_the_middle_of_a_connection_that_nobody_saw_begin_is_for_the_judge() -> None:
+    line = Line()
+    assert line.say(GOOD) is DENY
+    assert line.judge.problems == ["again"]
+
+
+def test_another_policy_judges_again() -> None:
+    line = Line()
+    line.begin()
+    assert line.say(GOOD) is ALLOW
+    line.judge.policy, line.judge.good = 2, frozenset()
+    assert line.say(b"x") is DENY
+    assert line.judge.told == [Seen(Spoken.TLS, "a.example")] * 2
+
+
+def test_a_new_connection_with_the_same_ends_is_a_new_one() -> None:
+    line = Line()
+    line.begin()
+    assert line.say(BAD) is DENY
+    line.at = 0
+    assert line.begin().fresh
+    assert line.say(GOOD) is ALLOW
+
+
+def test_silence_is_forgotten_and_room_is_bounded() -> None:
+    line = Line()
+    line.begin()
+    line.now += 601
+    assert line.say(GOOD) is DENY
+    table = Connections(judge := Names())
+    for port in range(1, 17_001):
+        packet = tcp(START, SYN, port=port)
+        table.answer(parse_packet(packet), packet, 0.0)
+    assert table.evicted == 17_000 - 16_384
+    for port, action in ((1, DENY), (17_000, ALLOW)):
+        packet = tcp(START + 1, PUSH_ACK, GOOD, port=port)
+        assert table.answer(parse_packet(packet), packet, 0.0).action is action
+    assert judge.problems == ["again"]
+
+
+def test_only_so_many_wait() -> None:
+    table = Connections(judge := Names())
+    for port in range(1, 130):
+        for packet in (tcp(START, SYN, port=port), tcp(START + 1, PUSH_ACK, GOOD[:9], port=port)):
+            answer = table.answer(parse_packet(packet), packet, 0.0)
+        assert answer.action is (None if port <= 128 else DENY)
+    assert judge.problems == ["too many connections wait for their first words"]
+    assert len(list(table.overdue(1.0))) == 128

@@ -20,6 +20,7 @@ from dnsfw.errors import DnsfwError
 from dnsfw.options import ANY_FILE, REPO, configured, effective_options, guard_options, host_options
 from dnsfw.playground.command import demo_command
 from dnsfw.poison.command import poison_command
+from dnsfw.selftest.command import selftest_command
 from dnsfw.terminal import explain
 
 _ROOTS_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -137,6 +138,7 @@ def config(*, as_json: bool, **_options: Any) -> None:
 
 main.add_command(demo_command)
 main.add_command(poison_command)
+main.add_command(selftest_command)
 for _command in COMMANDS:
     main.add_command(_command)
 

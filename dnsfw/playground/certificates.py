@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dnsfw.errors import SetupError
+from dnsfw.playground import atlas
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,15 @@ class Certificates:
     authority: Path
     chain: Path
     key: Path
+
+
+def make_site_certificates(directory: Path) -> Certificates:
+    """For every name and address that somebody of the atlas answers for. Raises SetupError."""
+    names = [atlas.DOH_NAME, f"*.{atlas.WILDCARD_ZONE}"]
+    for site in (atlas.ALLOWED_NAME, atlas.EVIL_ZONE):
+        names += [site, f"*.{site}"]
+    addresses = (address for place in (*atlas.GOOD_PLACES, *atlas.EVIL_PLACES) for address in place.addresses)
+    return make_certificates(directory, [f"DNS:{name}" for name in names] + [f"IP:{one}" for one in addresses])
 
 
 def make_certificates(directory: Path, names: Sequence[str]) -> Certificates:

@@ -13,13 +13,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from dnsfw.errors import SetupError
+from dnsfw.playground.arrival import Arrival
 from dnsfw.playground.control import PACKAGE_ROOT
 from dnsfw.playground.laptop import HELPER_SOCKET
 from dnsfw.playground.package.build import NEEDS
 from dnsfw.playground.package.catalogue import WAYS
-from dnsfw.playground.world import Playground
+from dnsfw.playground.package.way import Way
+from dnsfw.playground.world import own_command
 
 POLICY = Path(__file__).with_name("demo.policy")
 _SCRIPT = "postinstall.py"  # as package managers let a dependency run one
@@ -50,10 +53,23 @@ class Round:
     stderr: str
 
 
-class Package:
-    """The package, installed on the laptop for user `uid`. Raises SetupError if that user can start no Python."""
+class World(Protocol):
+    """Where a package is let loose: the playground's laptop, or a guarded host."""
 
-    def __init__(self, world: Playground, uid: int) -> None:
+    directory: Path
+
+    @property
+    def authority(self) -> Path: ...
+    def run(
+        self, command: Sequence[str], *, stdin: str = "", timeout: float = 30.0
+    ) -> subprocess.CompletedProcess[str]: ...
+    def arrivals(self, token: str | None = None, *, within: float = 0.0) -> list[Arrival]: ...
+
+
+class Package:
+    """The package, installed in that world for user `uid`. Raises SetupError if that user can start no Python."""
+
+    def __init__(self, world: World, uid: int) -> None:
         self._world, self._uid = world, uid
         self._home = world.directory / "package"
         _install(self._home)
@@ -66,12 +82,12 @@ class Package:
     def guarded(self) -> Round:
         """Under `dnsfw run`, started as sudo would start it. Raises SetupError."""
         sudo = ["env", f"SUDO_UID={self._uid}", f"SUDO_GID={self._uid}"]
-        return self.round([*sudo, *self._world.dnsfw("run", "--policy", str(POLICY), "--")])
+        return self.round([*sudo, *own_command("run", "--policy", str(POLICY), "--")])
 
-    def round(self, prefix: Sequence[str]) -> Round:
-        tokens = {way.id: secrets.token_hex(8) for way in (*NEEDS, *WAYS)}
+    def round(self, prefix: Sequence[str], ways: Sequence[Way] = (*NEEDS, *WAYS), device: str = "") -> Round:
+        tokens = {way.id: secrets.token_hex(8) for way in ways}
         helper = str(self._world.directory / HELPER_SOCKET)
-        errand = {"tokens": tokens, "authority": str(self._world.authority), "helper": helper}
+        errand = {"tokens": tokens, "authority": str(self._world.authority), "helper": helper, "device": device}
         command = [*prefix, self._python, str(self._home / _SCRIPT)]
         try:
             done = self._world.run(command, stdin=json.dumps(errand), timeout=_TIMEOUT)
@@ -83,7 +99,8 @@ class Package:
         return Round(self._paired(tokens, {one["way"]: one for one in told}), done.stderr)
 
     def _paired(self, tokens: Mapping[str, str], told: Mapping[str, Mapping[str, object]]) -> dict[str, Attempt]:
-        self._world.arrivals(tokens["outlive"], within=_STRAGGLERS)
+        if "outlive" in tokens:
+            self._world.arrivals(tokens["outlive"], within=_STRAGGLERS)
         attempts = {}
         for way, token in tokens.items():
             arrived = dict.fromkeys(arrival.way for arrival in self._world.arrivals(token))

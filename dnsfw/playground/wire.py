@@ -20,16 +20,16 @@ def wire_up(internet: NetworkNamespace, laptop: NetworkNamespace, *, default_rou
     """Connect the two. Raises SetupError."""
     with internet.entered():
         _set("net/ipv6/conf/default/accept_dad", "0")
-        _ip(internet_commands(laptop.path))
+        apply(internet_commands(laptop.path))
     with laptop.entered():
         _set("net/ipv6/conf/default/accept_dad", "0")
         _set("net/ipv4/ping_group_range", "0 2147483647")  # as systemd sets it: anybody may ping
-        _ip(laptop_commands(default_route=default_route))
+        apply(laptop_commands(default_route=default_route))
 
 
-def internet_commands(laptop: str) -> str:
-    """ip-batch text for the internet's side; `laptop` is the path of the other namespace."""
-    lines = ["link set lo up", f"link add {WIRE} type veth peer name eth0 netns {laptop}"]
+def internet_commands(laptop: str, device: str = "eth0") -> str:
+    """ip-batch text for the internet's side; `laptop` is the path of the other namespace, `device` its end of it."""
+    lines = ["link set lo up", f"link add {WIRE} type veth peer name {device} netns {laptop}"]
     lines.append(f"addr add {atlas.ROUTER.v4}/{atlas.LINK_V4_BITS} dev {WIRE}")
     lines.append(f"addr add {atlas.ROUTER.v6}/{atlas.LINK_V6_BITS} dev {WIRE} nodad")
     lines.append(f"link set {WIRE} up")
@@ -50,7 +50,8 @@ def laptop_commands(*, default_route: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _ip(commands: str) -> None:
+def apply(commands: str) -> None:
+    """Give ip(8) text in the current network namespace. Raises SetupError."""
     try:
         subprocess.run(["ip", "-batch", "-"], input=commands, check=True, capture_output=True, text=True)
     except FileNotFoundError:

@@ -23,7 +23,7 @@ from typing import IO, Any, Self
 from dnsfw.namespaces import NetworkNamespace
 from dnsfw.playground import atlas
 from dnsfw.playground.arrival import Arrival
-from dnsfw.playground.certificates import make_certificates
+from dnsfw.playground.certificates import make_site_certificates
 from dnsfw.playground.control import PACKAGE_ROOT, Child, PlaygroundError
 from dnsfw.playground.laptop import SYSTEM_ROOTS
 from dnsfw.playground.wire import wire_up
@@ -129,19 +129,14 @@ class Playground:
 
     def dnsfw(self, *arguments: str) -> list[str]:
         """The command `dnsfw arguments…` with this very package, wherever it is started."""
-        start = f"import sys; sys.path.insert(0, {str(PACKAGE_ROOT)!r}); from dnsfw.cli import main; main()"
-        return [sys.executable, "-c", start, *arguments]
+        return own_command(*arguments)
 
     def arrivals(self, token: str | None = None, *, within: float = 0.0) -> list[Arrival]:
         """What arrived on the internet's side (carrying `token`), waiting up to `within` seconds for the first.
 
         Raises PlaygroundError if the tap or the book missed anything: then nobody can say what did not arrive.
         """
-        request = {"ask": "arrivals", "token": token, "within": within}
-        reply = self._internet.ask(request, within=within + _READY_WITHIN)
-        if reply["missed"]:
-            raise PlaygroundError(f"the internet's side missed {reply['missed']} arrivals; it can't judge")
-        return [Arrival.from_json(raw) for raw in reply["arrivals"]]
+        return ask_arrivals(self._internet, token, within)
 
     def forget(self) -> None:
         """Empty the book."""
@@ -155,17 +150,27 @@ class Playground:
     def _furnish(self) -> None:
         """The files that the playground's programs read."""
         self.directory.chmod(0o755)  # the malicious package is nobody, and reads the authority's certificate
-        names = [atlas.DOH_NAME, f"*.{atlas.WILDCARD_ZONE}"]
-        for site in (atlas.ALLOWED_NAME, atlas.EVIL_ZONE):
-            names += [site, f"*.{site}"]
-        addresses = (address for place in (*atlas.GOOD_PLACES, *atlas.EVIL_PLACES) for address in place.addresses)
-        make_certificates(self.directory, [f"DNS:{name}" for name in names] + [f"IP:{one}" for one in addresses])
+        make_site_certificates(self.directory)
         if SYSTEM_ROOTS.exists():
             (self.directory / SYSTEM_ROOTS.name).write_bytes(SYSTEM_ROOTS.read_bytes() + self.authority.read_bytes())
         resolver = atlas.STUB_RESOLVER if self._setting.stub_resolver else atlas.UPSTREAM.v4
         (self.directory / "resolv.conf").write_text(f"nameserver {resolver}\n", encoding="ascii")
         (self.directory / "hosts").write_text("127.0.0.1 localhost\n::1 localhost\n", encoding="ascii")
         (self.directory / "nsswitch.conf").write_text("hosts: files dns\n", encoding="ascii")
+
+
+def own_command(*arguments: str) -> list[str]:
+    """See `Playground.dnsfw`."""
+    start = f"import sys; sys.path.insert(0, {str(PACKAGE_ROOT)!r}); from dnsfw.cli import main; main()"
+    return [sys.executable, "-c", start, *arguments]
+
+
+def ask_arrivals(internet: Child, token: str | None, within: float) -> list[Arrival]:
+    """See `Playground.arrivals`."""
+    reply = internet.ask({"ask": "arrivals", "token": token, "within": within}, within=within + _READY_WITHIN)
+    if reply["missed"]:
+        raise PlaygroundError(f"the internet's side missed {reply['missed']} arrivals; it can't judge")
+    return [Arrival.from_json(raw) for raw in reply["arrivals"]]
 
 
 def _stop(process: subprocess.Popen[Any]) -> None:

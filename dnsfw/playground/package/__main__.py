@@ -1,7 +1,8 @@
 """The malicious package as a program: first the honest build, then every way out.
 
 Law: starts attempts and reports what they were told, one JSON object a line: `way`, `ended` ("" or the error's
-name), `seconds`. The errand comes on stdin: a JSON object of `tokens` (by way), `authority` and `helper`.
+name), `seconds`. The errand comes on stdin: a JSON object of `tokens` (by way: only those are tried), `authority`,
+`helper` and `device`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from dnsfw.playground.package import host
 from dnsfw.playground.package.build import NEEDS
 from dnsfw.playground.package.catalogue import WAYS
 from dnsfw.playground.package.way import TIMED_OUT, Loot, Way
@@ -33,12 +35,14 @@ def main() -> None:
     socket.setdefaulttimeout(_PATIENCE)
 
     def loot(way: Way) -> Loot:
-        return Loot(wanted["tokens"][way.id], wanted["authority"], wanted["helper"], inherited)
+        device = wanted.get("device", "")
+        return Loot(wanted["tokens"][way.id], wanted["authority"], wanted["helper"], inherited, device)
 
     for need in NEEDS:
-        os.waitpid(_start(need, loot(need)), 0)
+        if need.id in wanted["tokens"]:
+            os.waitpid(_start(need, loot(need)), 0)
     under_way: set[int] = set()
-    for way in WAYS:
+    for way in (way for way in (*WAYS, *host.WAYS) if way.id in wanted["tokens"]):
         if len(under_way) == _AT_ONCE:
             under_way.remove(os.wait()[0])
         under_way.add(_start(way, loot(way)))

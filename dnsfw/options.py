@@ -36,6 +36,7 @@ _KEYS: Mapping[str, str] = {
     "names_a_job": "budget.names_a_job",
     "octets_a_job": "budget.octets_a_job",
     "install_ca": "install_ca",
+    "set_resolver": "set_resolver",
     "lock_sudo": "lockdown.sudo",
     "lock_containers": "lockdown.containers",
     "lock_user_namespaces": "lockdown.user_namespaces",
@@ -94,6 +95,8 @@ _OF_HOSTS = (
                  help="Serve metrics for Prometheus on this port of 127.0.0.1."),
     click.option("--install-ca", is_flag=True,
                  help="For URL rules: have this host's programs trust dnsfw's proxy, until the end."),
+    click.option("--set-resolver", is_flag=True,
+                 help="Have resolv.conf and systemd-resolved name dnsfw; every question comes to it in any case."),
     click.option("--lock-sudo", metavar="USER", help="Take sudo from USER while the host is guarded."),
     click.option("--lock-containers", metavar="USER", help="Close the container engines' sockets to USER meanwhile."),
     click.option("--lock-user-namespaces", is_flag=True, help="Let nobody but root make user namespaces meanwhile."),
@@ -154,6 +157,7 @@ def configured(*, host: bool) -> GuardOptions:
         limits=Limits(budget.names_a_minute, budget.octets_a_minute, budget.names_a_job, budget.octets_a_job),
         metrics_port=settings.metrics.port,
         install_ca=settings.install_ca,
+        set_resolver=settings.set_resolver,
         lockdown=Lockdown(lockdown.sudo, lockdown.containers, lockdown.user_namespaces, lockdown.ptrace),
     )
 

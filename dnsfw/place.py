@@ -47,6 +47,7 @@ class GuardOptions:
     limits: Limits = field(default_factory=Limits)
     metrics_port: int = 0
     install_ca: bool = False
+    set_resolver: bool = False
     lockdown: Lockdown = field(default_factory=Lockdown)
 
 

@@ -6,7 +6,6 @@ before it is changed, where root alone reads it, so that who clears up after a S
 
 from __future__ import annotations
 
-import errno
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from dnsfw.errors import SetupError
 BACKUP = "resolv.conf.before"  # in the run's directory
 _DROP_IN = "[Resolve]\n# Made by dnsfw; gone when the guard is.\nDNS=127.0.0.1\nDomains=~.\n"
 _RESTARTED_WITHIN = 10.0
+_MOUNTS = Path("/proc/self/mountinfo")
 
 
 class Before(msgspec.Struct, frozen=True):
@@ -111,32 +111,33 @@ def _read(path: Path) -> Before:
 
 
 def _put(path: Path, wanted: Before) -> None:
-    """At once, so that no reader ever finds half of it; but a file that is mounted there can only be written."""
+    """At once, so that no reader ever finds half of it; but what is mounted there can only be written over."""
     partial = path.with_name(".resolv.conf.dnsfw")
-    partial.unlink(missing_ok=True)
     try:
-        if wanted.link is not None:
-            partial.symlink_to(wanted.link)
-            partial.replace(path)
-        elif wanted.text is None:
+        if wanted.text is not None and _is_mounted(path):
+            path.write_bytes(wanted.text)
+        elif wanted.text is None and wanted.link is None:
             path.unlink(missing_ok=True)
         else:
-            partial.write_bytes(wanted.text)
-            partial.chmod(wanted.mode)
-            _replace(partial, path)
+            _make(partial, wanted)
+            partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise SetupError(f"{path} can't be written: {error.strerror}.") from error
 
 
-def _replace(partial: Path, path: Path) -> None:
-    try:
-        partial.replace(path)
-    except OSError as error:
-        if error.errno != errno.EBUSY:  # mount_namespaces(7): a mount point can't be renamed over
-            raise
-        path.write_bytes(partial.read_bytes())
-        partial.unlink()
+def _make(path: Path, wanted: Before) -> None:
+    path.unlink(missing_ok=True)
+    if wanted.link is not None:
+        path.symlink_to(wanted.link)
+    else:
+        path.write_bytes(wanted.text or b"")
+        path.chmod(wanted.mode)
+
+
+def _is_mounted(path: Path) -> bool:
+    """A container's engine mounts a file there (proc_pid_mountinfo(5), field 5)."""
+    lines = _MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines()
+    return any(line.split()[4] == str(path) for line in lines)
 
 
 def _restart_resolved(host: Host) -> None:

@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from dnsfw.namespaces import network_namespace_id
 from dnsfw.place import GuardOptions, Place
 from dnsfw.privilege import calling_user
 from dnsfw.supervise import WAITED, held_back, until_told
+from dnsfw.system import system_upstreams
 from dnsfw.terminal import say, show
 
 _SCRIPT = "environment.sh"  # for shells: the variables by which programs trust the proxy
@@ -50,10 +52,14 @@ def _guard(options: GuardOptions, environ: Mapping[str, str], in_force: Callable
     with ExitStack() as stack:
         with held_back():
             record = stack.enter_context(runs.claimed(name()))
+        if options.set_resolver:  # from then on resolv.conf names us, also to an engine that is started again
+            options = replace(options, upstreams=options.upstreams or system_upstreams(guarding_host=True))
         place = Place(None, find_root(), user, environ, record.directory, time.time())
         starting = stack.enter_context(guarding(options, place))
         guard = starting.enforce()
         guard.lock_down(Hold(options.lockdown, record.directory, record.will_lock_down))
+        if options.set_resolver:
+            stack.enter_context(record.resolver_pointed_here())
         signal.pthread_sigmask(signal.SIG_BLOCK, WAITED)  # tear-down is whole
         if guard.proxied is not None:
             _have_trusted(guard.proxied, record, place, install_ca=options.install_ca)

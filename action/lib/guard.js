@@ -4,6 +4,7 @@
 // the guard goes by standard input alone, never by an argument or a variable that others could see.
 
 import { readFileSync, readdirSync } from "node:fs";
+import { userInfo } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
 
 import { asRoot, CommandError, run } from "./place.js";
@@ -48,7 +49,7 @@ export async function start(place, inputs, workspace, token) {
   const files = policyFiles(inputs, workspace); // before anything is changed
   await keep(place, files);
   try {
-    await asRoot(commandLine(place, inputs), { seconds: STARTED_WITHIN, input: token });
+    await asRoot(commandLine(place, inputs, userInfo().username), { seconds: STARTED_WITHIN, input: token });
     return publicKey(await statement(place, 5));
   } catch (error) {
     await asRoot([place.program, "down"], { seconds: 10 }).catch(() => {});
@@ -65,16 +66,17 @@ async function keep(place, files) {
   }
 }
 
-export function commandLine(place, inputs) {
+/** `user` is the job's, by name; root can be locked out of nothing. */
+export function commandLine(place, inputs, user) {
   return [
-    place.program, "up", "--detach", "--set-resolver", "--token-file", "-",
+    place.program, "up", "--detach", "--set-resolver", "--install-ca", "--token-file", "-",
     "--policy", join(place.kept, "job.policy"),
     "--journal", join(place.kept, "journal.jsonl"),
     ...(inputs.mode === "audit" ? ["--audit"] : []),
     ...inputs.upstream.flatMap((server) => ["--upstream", server]),
-    ...(inputs.allowSudo ? [] : ["--lock-sudo"]),
-    ...(inputs.allowContainers ? [] : ["--lock-containers"]),
-    "--lock-namespaces", "--lock-ptrace",
+    ...(inputs.allowSudo || user === "root" ? [] : ["--lock-sudo", user]),
+    ...(inputs.allowContainers || user === "root" ? [] : ["--lock-containers", user]),
+    "--lock-user-namespaces", "--lock-ptrace",
   ];
 }
 

@@ -16,6 +16,7 @@ from dataclasses import replace
 from bpf.errors import BpfError
 from bpf.loader import Attached, start_loading
 from bpf.sockdiag import SockDiag
+from dnsfw import condition
 from dnsfw.channel import (
     Finish,
     Finished,
@@ -31,6 +32,7 @@ from dnsfw.channel import (
     Wanted,
     channel_pair,
 )
+from dnsfw.condition import Condition
 from dnsfw.engines import Engine, Engines
 from dnsfw.errands import Errands
 from dnsfw.errors import SetupError
@@ -51,6 +53,7 @@ from resolver.listeners import Listeners, make_listeners, make_wide_listeners
 
 _RESOLVER_PORTS = range(53053, 53085)  # the first free one
 _LOADING_SECONDS = 20.0
+_UNTOLD = 100  # turns that wait for an engine; more are forgotten, the earliest first
 
 
 class Starting:
@@ -157,6 +160,7 @@ class Guard:
         self.on_another_proxy: Callable[[Serving], None] = lambda _: None  # of one that has another authority
         self.stop_wanted = False  # somebody who may said so over the control socket
         self._engines = engines
+        self._directory = engines.config.place.directory
         self._programs = () if programs is None else programs.descriptors
         self._proxy = proxy
         self._last_death: Life | None = None
@@ -223,7 +227,6 @@ class Guard:
         )
         with suppress(OSError):  # dead already: the next one is told
             engine.channel.send(told, self._programs)
-            self._untold.clear()
         self.errands.tell(engine)
 
     def _take(self, message: Message, engine: Engine) -> None:
@@ -231,6 +234,9 @@ class Guard:
             case Ready():
                 self._engines.at_work(engine)
                 self._gaps.back(time.time())
+                self._untold.clear()
+                condition.clear(self._directory)
+                self._open(is_open=False)
                 say("the engine is at work again.")
             case Renewed() | JudgedAgain() | Kept():
                 self.reloading.said(message, engine)
@@ -244,14 +250,30 @@ class Guard:
                 pass  # nothing that is said after the start
 
     def _mourn(self, engine: Engine, how: str) -> None:
-        """Nothing is opened or closed here: the table has no word for packets that nobody judged."""
+        """Nothing has to be closed here: the table has no word for packets that nobody judged."""
+        self._open(is_open=True)
+        failed_before = self.restarts.failed
         self._engines.bury(engine, how)
         self._last_death = Life(Turn.DIED, time.time(), "engine", how)
         self._gaps.down(self._last_death)
-        self._untold.append(self._last_death)
+        self._untold = [*self._untold, self._last_death][-_UNTOLD:]
         self.reloading.missed()
-        meanwhile = "nothing is judged" if self._engines.config.options.audit else "nothing new leaves"
-        complain(f"the engine died ({how}); {meanwhile} until it is back.")
+        now = self._condition(self._last_death)
+        with suppress(OSError):
+            condition.leave(now, self._directory)
+        if not failed_before:  # once is enough
+            complain(str(now))
+
+    def _open(self, *, is_open: bool) -> None:
+        """Audit mode never stands in the way: without an engine, questions go to the servers that they are for."""
+        if self._engines.config.options.audit:
+            with suppress(NftError):  # then they wait for the next engine
+                self.reloading.table.steer(on=not is_open)
+
+    def _condition(self, death: Life) -> Condition:
+        again = self._engines.patience() or 0.0
+        audit = self._engines.config.options.audit
+        return Condition(self.restarts.total, self.restarts.failed, death.reason, audit, death.when, again)
 
 
 @contextmanager

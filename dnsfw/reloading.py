@@ -47,7 +47,7 @@ class Reloading:
         self.since = place.began
         self.came_of_it: JudgedAgain | Kept | None = None
         self._read = partial(_read, options, place)
-        self._table = table
+        self.table = table
         self._reader: _Reader | None = None
         self._offered: int | None = None
         self._judging = False
@@ -134,7 +134,7 @@ class Reloading:
 
     def _mark(self, former: int | None) -> None:
         try:
-            self._table.set_generation(self.generation, former)
+            self.table.set_generation(self.generation, former)
         except NftError as error:
             complain(f"what the policy before let through can't be judged again: {error}")
 

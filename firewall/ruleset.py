@@ -116,6 +116,17 @@ def renewal(generation: int, former: int | None = None) -> str:
     return "\n".join([*chains, *sets, f"table {TABLE} {{", *_generation(generation, former), "}", ""])
 
 
+def steering(plan: Plan, *, on: bool) -> str:
+    """nft text that has packets redirected as the plan says, or none at all: whoever would answer them is dead, and
+    nothing is to be denied."""
+    chains = {"steer": _steer(plan)}
+    if plan.bridged_port is not None:
+        chains["steer_by"] = bridges.steering(plan.bridged_port)
+    lines = [f"flush chain {TABLE} {name}" for name in chains]
+    rules = [line for name, rules in chains.items() for line in _chain(name, rules)]
+    return "\n".join([*lines, *([f"table {TABLE} {{", *rules, "}"] if on else []), ""])
+
+
 def counters(listed: str) -> dict[str, int]:
     """Packets by counter, from what `list counters table inet dnsfw` prints."""
     found = re.finditer(r"counter (\w+) \{\s+packets (\d+) ", listed)

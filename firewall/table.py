@@ -66,6 +66,11 @@ class Table:
         """
         self._run(ruleset.renewal(generation, former))
 
+    def steer(self, *, on: bool) -> None:
+        """Redirect questions to the resolver, or let them go where they were sent: for audit mode without an engine.
+        May be called from any network namespace. Raises NftError."""
+        self._run(ruleset.steering(self._plan, on=on))
+
     def counters(self) -> dict[str, int]:
         """Packets by what became of them: see `ruleset`. May be called from any network namespace. Raises NftError."""
         return ruleset.counters(self._run(f"list counters table {TABLE}"))

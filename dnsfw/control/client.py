@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from dnsfw import condition
 from dnsfw.control import SOCKET, framing
 from dnsfw.control.framing import NotUnderstoodError
 from dnsfw.control.messages import Answer, Question, Refused
@@ -57,7 +58,9 @@ class Guarded:
             raise ControlError(f"{self.name} is another user's.", "Ask as root: sudo dnsfw …") from None
         except (OSError, EOFError) as error:
             why = getattr(error, "strerror", None) or str(error) or "no answer"
-            raise SilentError(f"{self.name} does not answer: {why}.", "What it guards is closed as long.") from None
+            known = condition.read(self.directory)
+            told = "What it guards is closed as long." if known is None else str(known)
+            raise SilentError(f"{self.name} does not answer: {why}.", told) from None
         except NotUnderstoodError as error:
             raise ControlError(f"{self.name} is not understood: {error}.", "Is it of another version?") from None
         if isinstance(said, Refused):

@@ -1,0 +1,97 @@
+"""An engine that dies again and again: closed, said why, and never given up."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from dnsfw.playground import atlas
+from dnsfw.playground.world import Playground, Setting
+from dnsfw.restarts import Pace
+
+pytestmark = pytest.mark.kernel
+
+
+@pytest.fixture(scope="module")
+def laptop() -> Iterator[Playground]:
+    with Playground(Setting(tap=False)) as world:
+        yield world
+
+
+@contextmanager
+def up(laptop: Playground, tmp_path: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    policy = tmp_path / "policy"
+    policy.write_text(f"{atlas.ALLOWED_NAME}\n{atlas.ALLOWED.v4}:{atlas.ECHO_PORT}\n")
+    command = laptop.dnsfw("up", "--policy", str(policy), *options)
+    with laptop.popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert "guarding this host" in hear(process.stderr)
+            yield process
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=10)
+
+
+def hear(stream: IO[str] | None) -> str:
+    assert stream is not None
+    return stream.readline().strip()
+
+
+def kill_engines(guard: subprocess.Popen[str], count: int) -> None:
+    """One after the other, each as soon as there is one."""
+    children, dead = Path(f"/proc/{guard.pid}/task/{guard.pid}/children"), ""
+    deadline = time.monotonic() + 15
+    for _ in range(count):
+        while not (found := [pid for pid in children.read_text().split() if pid != dead]):
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        (dead,) = found
+        handle = os.pidfd_open(int(dead))
+        os.kill(int(dead), signal.SIGKILL)
+        assert select.select([handle], [], [], 5)[0]
+        os.close(handle)
+
+
+def connects(laptop: Playground, address: str, port: int, patience: float = 0.3) -> bool:
+    script = f"import socket; socket.create_connection(({address!r}, {port}), {patience})"
+    return laptop.run(["python3", "-c", script]).returncode == 0
+
+
+def test_repeated_deaths_are_a_failure_that_is_closed_told_and_not_given_up(laptop: Playground, tmp_path: Path) -> None:
+    with up(laptop, tmp_path) as guard:
+        kill_engines(guard, Pace().many)
+        asked = laptop.dnsfw("status", f"up-{laptop.run(['stat', '-Lc', '%i', '/proc/self/ns/net']).stdout.strip()}")
+        deadline = time.monotonic() + 5
+        while "has failed" not in (status := laptop.run(asked)).stderr:
+            assert time.monotonic() < deadline, status
+        assert status.returncode == 4
+        assert "died 5 times, the last one of signal 9 (SIGKILL)" in status.stderr
+        assert "nothing new leaves" in status.stderr
+        assert not connects(laptop, atlas.ALLOWED.v4, atlas.ECHO_PORT)
+        while not connects(laptop, atlas.ALLOWED.v4, atlas.ECHO_PORT, 2.0):
+            assert time.monotonic() < deadline + 5
+        status = laptop.run(asked)
+        assert status.returncode == 0, status.stderr
+        assert "was down    5 times" in status.stdout
+
+
+def test_in_audit_mode_a_dead_engine_stands_in_nobodys_way(laptop: Playground, tmp_path: Path) -> None:
+    with up(laptop, tmp_path, "--audit") as guard:
+        kill_engines(guard, 4)  # so that the next pause is long
+        said = hear(guard.stderr)
+        while "died 4 times" not in said:
+            said = hear(guard.stderr)
+        assert "nothing is judged" in said
+        children = Path(f"/proc/{guard.pid}/task/{guard.pid}/children")
+        assert laptop.run(["getent", "ahosts", atlas.EVIL_ZONE]).returncode == 0
+        assert connects(laptop, atlas.EVIL.v4, 4444)
+        assert not children.read_text().split()  # or nothing was shown

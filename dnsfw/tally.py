@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from cachetools import LRUCache
 
 from dnsfw.records import Entry
-from policy import Action, Flow, Owner, Proto, Query, Reason, Request, suggest, suggest_passthrough
+from policy import Action, Flow, Owner, Proto, Query, Reason, Request, suggest, suggest_no_sni, suggest_passthrough
 
 _GROUPS = 1_000  # different denials remembered; more are only counted
 _SHOWN = 20
@@ -75,7 +75,7 @@ def _kind(entry: Entry) -> _Key:
             rule = entry.decision.rule if entry.decision.reason is Reason.BUDGET else None
             return (name if rule is None else rule.destination, who)  # a tunnel's names differ, its rule doesn't
         case Flow(proto=proto, dst=dst, dport=dport):
-            return (proto, dst, dport, entry.decision.reason, who)
+            return (proto, dst, dport, entry.decision.reason, entry.seen, who)
         case Request(scheme=scheme, host=host, method=method, path=path):
             return (scheme, host, method, path, who)
         case _:
@@ -152,7 +152,8 @@ def what(entry: Entry) -> str:
         case Request(method=method, scheme=scheme, host=host, path=path):
             return f"{method} {scheme}://{host}{path}"
         case Flow() as flow:
-            return f"{_destination(flow)}{_named(entry.names)}"
+            asked = "" if entry.seen is None or entry.seen.name is None else f" asked for {entry.seen.name}"
+            return f"{_destination(flow)}{_named(entry.names)}{asked}"
         case _:
             return "an unreadable packet"
 
@@ -202,6 +203,12 @@ def remedy(entry: Entry) -> str:
     """The policy line that would allow it; "" where no line would."""
     if entry.subject is None or entry.decision.reason in NO_REMEDY:
         return ""
-    if entry.decision.reason in _UNTOUCHED and isinstance(entry.subject, Flow):
-        return suggest_passthrough(entry.subject, entry.names)
-    return suggest(entry.subject, entry.owner, entry.names)
+    name, names = entry.decision.name, entry.names
+    if isinstance(entry.subject, Flow):
+        if entry.decision.reason in _UNTOUCHED:
+            return suggest_passthrough(entry.subject, names)
+        if entry.decision.reason is Reason.NO_NAME:
+            return suggest_no_sni(entry.subject, names if name is None else (name,))
+        if entry.seen is not None and entry.seen.name is not None:
+            names = (entry.seen.name,)
+    return suggest(entry.subject, entry.owner, names)

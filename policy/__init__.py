@@ -10,7 +10,7 @@ from policy.errors import PolicyInvalid, PolicySyntaxError
 from policy.index import Policy
 from policy.render import render
 from policy.rules import Attribute, Flag, Key, Kind, Rule, Source, Url
-from policy.suggest import suggest, suggest_passthrough
+from policy.suggest import suggest, suggest_no_sni, suggest_passthrough
 from policy.values import (
     Action,
     Address,
@@ -65,6 +65,7 @@ __all__ = [
     "render",
     "resolvable",
     "suggest",
+    "suggest_no_sni",
     "suggest_passthrough",
     "unverified",
 ]

@@ -36,10 +36,17 @@ def suggest(subject: Subject, _owner: Owner | None, names: Sequence[str]) -> str
 
 def suggest_passthrough(flow: Flow, names: Sequence[str]) -> str:
     """The line that has the proxy leave the flow's host alone, or "" where it has no name."""
+    return _flagged(flow, names, Flag.PASSTHROUGH)
+
+
+def suggest_no_sni(flow: Flow, names: Sequence[str]) -> str:
+    """The line that lets clients of the flow's host name none, or "" where it has no name."""
+    return _flagged(flow, names, Flag.NO_SNI)
+
+
+def _flagged(flow: Flow, names: Sequence[str], flag: Flag) -> str:
     rule = _flow(flow, names)
-    return (
-        "" if rule is None or rule.kind is not Kind.HOST else render(replace(rule, flags=frozenset({Flag.PASSTHROUGH})))
-    )
+    return render(replace(rule, flags=frozenset({flag}))) if rule is not None and rule.kind is Kind.HOST else ""
 
 
 def _host(name: str) -> Pattern | None:

@@ -39,5 +39,6 @@ schema: setup  ## remake docs/*.schema.json from the types in dnsfw/dump.py and 
 	@$(BIN)/python -c 'from dnsfw.dump import schema; print(schema(), end="")' > docs/policy.schema.json
 	@$(BIN)/python -c 'from dnsfw.records import schema; print(schema(), end="")' > docs/journal.schema.json
 
-fuzz: setup  ## fuzz the policy language for a minute, by coverage (wants atheris in .venv)
+fuzz: setup  ## fuzz the policy language and foreign bytes, a minute each, by coverage (wants atheris in .venv)
 	@$(BIN)/python tests/fuzz/fuzz_policy.py -max_total_time=60 -max_len=600
+	@$(BIN)/python tests/fuzz/fuzz_packets.py -max_total_time=60 -max_len=2000

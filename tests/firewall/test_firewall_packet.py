@@ -172,3 +172,28 @@ def test_every_udp_flow_comes_back_v4(src: IPv4Address, dst: IPv4Address, sport:
     udp = struct.pack("!HHHH", sport, dport, 8 + len(data), 0) + data
     packet = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 0, 0, 1, 17, 0, src.packed, dst.packed) + udp
     assert parse_packet(packet) == Flow(Proto.UDP, src, sport, dst, dport)
+
+
+@given(
+    st.sampled_from([6, 17, 47]),
+    st.lists(st.sampled_from([8, 16, 64, 2048]), max_size=3),
+    st.sampled_from([0, 1, 1400, COPIED, 20_000, 64_000]),
+    st.integers(-1, 1),
+)
+def test_any_size_with_any_extensions_is_one_flow_or_refused(
+    proto: int, extensions: list[int], size: int, lie: int
+) -> None:
+    """As large as what a device would cut up later (GSO), of which only the beginning is copied."""
+    transport = {6: TCP + bytes(size), 17: struct.pack("!HHHH", 40000, 443, 8 + size, 0) + bytes(size)}
+    payload = transport.get(proto, bytes(size))
+    following = proto
+    for octets in extensions:
+        payload, following = extension(following, octets) + payload, 60
+    length = max(0, len(payload) + lie)
+    packet, lie = v6(following, payload, length=length), length - len(payload)
+    seen = outcome(packet[:COPIED])
+    room = sum(extensions) + 60 <= COPIED
+    if lie and len(packet) <= COPIED:
+        assert seen is None
+    elif room and not (lie and proto == 17):
+        assert seen == Flow(proto, A6, 40000 if proto != 47 else 0, B6, 443 if proto != 47 else 0)

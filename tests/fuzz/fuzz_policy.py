@@ -1,15 +1,13 @@
 """A fuzz target for the policy language: any bytes are rules, or a list of errors with places.
 
-`python tests/fuzz/fuzz_policy.py [-max_total_time=60]` drives it by coverage, with atheris (`pip install atheris`; it
-is in no lock, for it is large and nothing else needs it). pytest feeds it the corpus and hypothesis' bytes.
+`python tests/fuzz/fuzz_policy.py [-max_total_time=60]` drives it by coverage (tests/fuzz/driver.py); pytest feeds
+it the corpus and hypothesis' bytes.
 """
 
 from __future__ import annotations
 
 import sys
-from importlib import import_module
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -18,6 +16,7 @@ from policy import Policy, PolicyInvalid, render
 from policy.lint import lint
 from policy.parse import ERROR_LIMIT, parse
 from policy.report import show_invalid
+from tests.fuzz.driver import drive
 
 CORPUS = Path(__file__).parent / "policy"
 
@@ -59,17 +58,5 @@ def _rules(data: bytes, policy: Policy) -> None:
     assert formatted(made.encode(), "fuzz") == made
 
 
-def main() -> None:
-    """Fuzz for as long as libFuzzer's options say."""
-    try:
-        atheris = import_module("atheris")  # optional, and without types
-    except ImportError:
-        sys.exit("atheris isn't installed in this environment: pip install atheris")
-    with TemporaryDirectory() as found:  # libFuzzer writes what it finds into the first folder
-        atheris.instrument_all()
-        atheris.Setup([*sys.argv, found, str(CORPUS)], one)
-        atheris.Fuzz()
-
-
 if __name__ == "__main__":
-    main()
+    drive(one, CORPUS)

@@ -48,6 +48,7 @@ ALIAS_NAME = "www.allowed.example"  # CNAME to ALLOWED_NAME
 BIG_NAME = "big.allowed.example"  # an answer that UDP must truncate
 WILDCARD_ZONE = "cdn.example"
 SHARED_NAME = "assets.cdn.example"
+ASSETS = "/assets"  # there, what an honest build downloads
 EVIL_ZONE = "evil.test"
 EVIL_SHARED_NAME = "bucket.evil.test"  # the attacker's site at the SHARED address
 DOH_NAME = "doh.test"

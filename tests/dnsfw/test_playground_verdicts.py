@@ -84,7 +84,7 @@ def judged(**exceptions: Attempt) -> Report:
     [
         pytest.param(judged(), True, id="all closed"),
         pytest.param(judged(tcp4=ARRIVED), False, id="one open"),
-        pytest.param(judged(fronting=ARRIVED), True, id="one open and known"),
+        pytest.param(judged(helper_path=ARRIVED), True, id="one open and known"),
         pytest.param(judged(build_allowed6=REFUSED), False, id="the build broken"),
     ],
 )
@@ -108,13 +108,13 @@ def shown(found: Report, width: int) -> list[str]:
 
 
 def test_the_table_has_a_line_for_each_way_at_80_columns() -> None:
-    lines = shown(judged(tcp4=ARRIVED, fronting=ARRIVED, build_allowed4=REFUSED), 80)
+    lines = shown(judged(tcp4=ARRIVED, helper_path=ARRIVED, build_allowed4=REFUSED), 80)
     for one in WAYS:
         (line,) = [text for text in lines if text.startswith(f" {one.title}  ")]
-        expected = {"tcp4": "OPEN", "fronting": "open*"}.get(one.id, "closed")
+        expected = {"tcp4": "OPEN", "helper-path": "open*"}.get(one.id, "closed")
         assert line.removeprefix(f" {one.title}").split()[:2] == ["through", expected]
     assert "BROKEN" in next(text for text in lines if NEEDS[0].title in text)
-    assert any(text.startswith("* allowed SNI, attacker's Host") for text in lines)
+    assert any(text.startswith("* an unknown helper") for text in lines)
     assert "1 got through unexpectedly, 1 as known. THE HONEST BUILD IS BROKEN." in " ".join(" ".join(lines).split())
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from dnsfw.playground.package import host
 from dnsfw.playground.package.build import NEEDS
 from dnsfw.playground.package.catalogue import WAYS
-from dnsfw.playground.package.way import TIMED_OUT, Loot, Way
+from dnsfw.playground.package.way import TIMED_OUT, Answered, Loot, Way
 
 _PATIENCE = 1.0  # seconds for one socket operation
 _DEADLINE = 4  # seconds for an attempt as a whole
@@ -73,13 +73,16 @@ def _report(way: Way, loot: Loot) -> None:
 
 
 def _name(error: OSError | ValueError) -> str:
-    """ECONNREFUSED, EAI_NONAME and the like (errno(3), getaddrinfo(3)); the Python class of what has no such name."""
+    """ECONNREFUSED, EAI_NONAME and the like (errno(3), getaddrinfo(3)); a protocol's own word; the Python class of what
+    has no such name."""
     if isinstance(error, socket.gaierror):
         return next(
             (name for name in dir(socket) if name.startswith("EAI_") and getattr(socket, name) == error.errno), "EAI"
         )
     if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ssl.SSLError):
         return errno.errorcode.get(error.errno, str(error.errno))
+    if isinstance(error, Answered):
+        return str(error)
     return TIMED_OUT if isinstance(error, TimeoutError) else type(error).__name__
 
 

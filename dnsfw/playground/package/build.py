@@ -17,8 +17,8 @@ def _resolve(name: str, family: int) -> str:
     return str(address[0])
 
 
-def _download(loot: Loot, name: str, family: int) -> None:
-    fetch(loot, Get(_resolve(name, family), name, name, f"/{loot.token}"))
+def _download(loot: Loot, name: str, family: int, folder: str = "") -> None:
+    fetch(loot, Get(_resolve(name, family), name, name, f"{folder}/{loot.token}"))
 
 
 def allowed_v4(loot: Loot) -> None:
@@ -30,16 +30,16 @@ def allowed_v6(loot: Loot) -> None:
 
 
 def wildcard_v4(loot: Loot) -> None:
-    _download(loot, atlas.SHARED_NAME, socket.AF_INET)
+    _download(loot, atlas.SHARED_NAME, socket.AF_INET, atlas.ASSETS)
 
 
 def wildcard_v6(loot: Loot) -> None:
-    _download(loot, atlas.SHARED_NAME, socket.AF_INET6)
+    _download(loot, atlas.SHARED_NAME, socket.AF_INET6, atlas.ASSETS)
 
 
 NEEDS = (
     Way("build-allowed4", f"https://{atlas.ALLOWED_NAME}/ over IPv4", (), allowed_v4),
     Way("build-allowed6", f"https://{atlas.ALLOWED_NAME}/ over IPv6", (), allowed_v6),
-    Way("build-wildcard4", f"https://{atlas.SHARED_NAME}/ over IPv4", (), wildcard_v4),
-    Way("build-wildcard6", f"https://{atlas.SHARED_NAME}/ over IPv6", (), wildcard_v6),
+    Way("build-wildcard4", f"https://{atlas.SHARED_NAME}/… over IPv4", (), wildcard_v4),
+    Way("build-wildcard6", f"https://{atlas.SHARED_NAME}/… over IPv6", (), wildcard_v6),
 )

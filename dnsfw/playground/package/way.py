@@ -11,6 +11,10 @@ from dataclasses import dataclass
 TIMED_OUT = "timed out"  # an attempt that nobody refused and nobody answered
 
 
+class Answered(ValueError):  # noqa: N818 - no error of anybody's
+    """A refusal in the words of the protocol, which its text names."""
+
+
 @dataclass(frozen=True)
 class Loot:
     """What an attempt has at hand: the token to get out, and what it found on the laptop.

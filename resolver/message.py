@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from resolver import wire
 from resolver.cookies import OPTION as COOKIE
@@ -47,8 +47,7 @@ class MessageError(ValueError):
     """Bytes that are not one well-formed DNS response."""
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One resource record of class IN. `owner` is a flat, lower-case wire name; `ttl` is in seconds; names in
     `data` are flat and lower-case too."""
 

@@ -54,8 +54,7 @@ def queries(draw: st.DrawFn) -> bytes:
     asked = dns.message.make_query(draw(NAMES), draw(st.sampled_from(["A", "AAAA", "TXT", "HTTPS", "ANY"])))
     asked.id = draw(NUMBERS)
     if draw(st.booleans()):
-        asked.use_edns(0, payload=draw(NUMBERS), options=options(draw))
-        asked.want_dnssec(draw(st.booleans()))
+        asked.use_edns(0, ednsflags=draw(NUMBERS), payload=draw(NUMBERS), options=options(draw))
     return asked.to_wire()
 
 
@@ -63,13 +62,13 @@ def queries(draw: st.DrawFn) -> bytes:
 def responses(draw: st.DrawFn) -> bytes:
     asked = dns.message.make_query(draw(NAMES), draw(st.sampled_from([*DATA])), use_edns=draw(st.sampled_from([-1, 0])))
     reply = dns.message.make_response(asked)
+    if asked.edns >= 0:
+        reply.use_edns(0, payload=draw(NUMBERS), options=options(draw))
     rcodes = ["NOERROR", "SERVFAIL", "NXDOMAIN", "REFUSED"] + ["BADVERS", "BADCOOKIE"] * (asked.edns >= 0)
     reply.set_rcode(dns.rcode.from_text(draw(st.sampled_from(rcodes))))
     reply.answer = draw(st.lists(rrsets(), max_size=6))
     reply.authority = draw(st.lists(rrsets(), max_size=2))
     reply.additional = draw(st.lists(rrsets(), max_size=2))
-    if asked.edns >= 0:
-        reply.use_edns(0, payload=draw(NUMBERS), options=options(draw))
     return reply.to_wire(max_size=65535)
 
 

@@ -83,13 +83,20 @@ def test_a_connection_that_the_server_had_enough_of_costs_no_question() -> None:
     async def scene() -> None:
         upstream = OverTcp()
 
+        served = 0
+
         def answers_one(data: bytes) -> list[bytes]:
-            asyncio.get_running_loop().call_soon(upstream.hang_up)
+            nonlocal served
+            if served == upstream.connected:
+                return []
+            served += 1
+            asyncio.get_running_loop().call_later(0.01, upstream.hang_up)
             return honest(data)
 
         upstream.over_tcp = answers_one
         async with world(upstream, patience=replace(HURRY, rounds=1)) as here:
             assert await asks(here, *"abcd") == [(at, 0, ["192.0.2.1"]) for at in range(4)]
+            assert upstream.connected == 4
 
     play(scene)
 

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import connects, dns, memory, owners, peek, policy, start, throughput
+from bench import connects, dns, memory, owners, peek, policy, proxy, start, throughput
 from bench.bed import Bed
 from bench.figure import Figure
 
@@ -25,6 +25,7 @@ MEASURES: dict[str, Callable[[Bed], list[Figure]]] = {
     "dns": dns.measure,
     "owners": owners.measure,
     "policy": policy.measure,
+    "proxy": proxy.measure,
 }
 
 

@@ -27,7 +27,7 @@ def measure(bed: Bed) -> list[Figure]:
     with bed.popen(command, guarded=True) as run:
         if run.stdout is None or run.stdout.readline() != "loaded\n":
             raise BenchError("the command under load did not get through")
-        processes = [pid for pid in _family(run.pid) if _argv(pid)[: len(command)] != command]
+        processes = [pid for pid in family(run.pid) if _argv(pid)[: len(command)] != command]
         resident, proportional = (sum(_kilobytes(pid, what) for pid in processes) / 1024 for what in ("Rss", "Pss"))
         run.communicate()
     against = (
@@ -36,10 +36,10 @@ def measure(bed: Bed) -> list[Figure]:
     return [Figure("memory, resident, all together", resident, "MB", at_most(80), against)]
 
 
-def _family(pid: int) -> list[int]:
+def family(pid: int) -> list[int]:
     """`pid` and all its descendants."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
-    return [pid, *(member for child in children for member in _family(int(child)))]
+    return [pid, *(member for child in children for member in family(int(child)))]
 
 
 def _argv(pid: int) -> list[str]:

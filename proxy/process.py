@@ -94,6 +94,7 @@ class Door:
         if self._inside >= _MOST_CLIENTS or destination == sock.getsockname()[:2]:
             writer.transport.abort()
             return
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio's habit, but not with every listener
         self._inside += 1
         try:
             await ClientConnection(next(self._numbers), destination, (reader, writer), self._means).serve()

@@ -23,7 +23,7 @@ tested_with=(
 locks=(build.lock run.lock dev.lock)
 case ${1:-} in
   guard) locks=(build.lock run.lock) ;;
-  bench) packages+=("${tested_with[@]}" dnsmasq-base dnsperf) ;;
+  bench) packages+=("${tested_with[@]}" dnsmasq-base dnsperf wrk) ;;
   *) packages+=("${tested_with[@]}") ;;
 esac
 

@@ -1,7 +1,8 @@
 """The playground's web sites: HTTP/1.1 over TCP and TLS, DNS over HTTPS (RFC 8484), and bytes by the number.
 
 Law: one class serves every site; which one was meant is for the record to say. Enough HTTP for curl, pip and npm, no
-more. `GET /bytes/N` sends N bytes; `/dns-query` answers DNS; all else is a short greeting.
+more. `GET /bytes/N` sends N bytes, `POST /sink` takes any number; `/dns-query` answers DNS; all else is a short
+greeting.
 """
 
 from __future__ import annotations
@@ -82,8 +83,18 @@ async def _read(reader: asyncio.StreamReader) -> _Request | None:
     first, *lines = head.split("\r\n")
     method, target, _version = first.split(" ")
     headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    length = min(int(headers.get("content-length", "0")), _MAX_BODY)
-    return _Request(method, target, headers, await reader.readexactly(length))
+    length = int(headers.get("content-length", "0"))
+    if target == "/sink":
+        await _drain(reader, length)
+        length = 0
+    return _Request(method, target, headers, await reader.readexactly(min(length, _MAX_BODY)))
+
+
+async def _drain(reader: asyncio.StreamReader, left: int) -> None:
+    while left > 0:
+        left -= len(data := await reader.read(min(left, len(_BLOCK))))
+        if not data:
+            raise EOFError
 
 
 async def _reply(request: _Request, writer: asyncio.StreamWriter) -> None:

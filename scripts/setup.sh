@@ -18,7 +18,7 @@ packages=(
 )
 tested_with=(
   openssl                  # certificates of the demo's little internet
-  curl                     # the tests' web client
+  curl wget                # the tests' web clients
 )
 locks=(build.lock run.lock dev.lock)
 case ${1:-} in
@@ -136,6 +136,17 @@ install_action_lint() {
   cp action/package-lock.json action/node_modules/dnsfw-package-lock.json
 }
 
+# --- nginx, a server under test ---
+
+nginx_is_there() { [ -x .setup/nginx/usr/sbin/nginx ] || command -v nginx || [ -x /usr/sbin/nginx ]; } >/dev/null
+
+# Unpacked, not installed: an installed one begins to serve on port 80.
+unpack_nginx() (
+  rm -rf .setup/nginx && mkdir .setup/nginx && cd .setup/nginx &&
+  { apt-get download -q nginx || { update_lists && apt-get download -q nginx; }; } &&
+  dpkg-deb -x nginx_*.deb .
+)
+
 # --- all of it ---
 
 main() {
@@ -164,6 +175,8 @@ main() {
     environment_key >"$stamp"
   fi
   project_is_installed || step "dnsfw itself, editable: .venv/bin/dnsfw" install_project || fail "see above"
+  [ "${1:-}" = guard ] || nginx_is_there || step "nginx into .setup/nginx (apt-get download)" unpack_nginx ||
+    fail "could not unpack it: see above"
   [ "${1:-}" = guard ] || action_lint_is_installed || step "ESLint for action/ (npm ci)" install_action_lint || fail "see above"
 }
 

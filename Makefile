@@ -42,3 +42,4 @@ schema: setup  ## remake docs/*.schema.json from the types in dnsfw/dump.py and 
 fuzz: setup  ## fuzz the policy language and foreign bytes, a minute each, by coverage (wants atheris in .venv)
 	@$(BIN)/python tests/fuzz/fuzz_policy.py -max_total_time=60 -max_len=600
 	@$(BIN)/python tests/fuzz/fuzz_packets.py -max_total_time=60 -max_len=2000
+	@$(BIN)/python tests/fuzz/fuzz_wire.py -max_total_time=60 -max_len=1500

@@ -12,7 +12,11 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
+<<<<<<< HEAD
 from bench import connects, dns, memory, owners, peek, policy, proxy, start, throughput
+=======
+from bench import connects, dns, memory, owners, peek, policy, resolver, start, throughput
+>>>>>>> 2efbdf5 (Bench: the resolver beside its peers in one file, figures of make bench; losses at a steady rate)
 from bench.bed import Bed
 from bench.figure import Figure
 
@@ -23,6 +27,7 @@ MEASURES: dict[str, Callable[[Bed], list[Figure]]] = {
     "start": start.measure,
     "memory": memory.measure,
     "dns": dns.measure,
+    "resolver": resolver.measure,
     "owners": owners.measure,
     "policy": policy.measure,
     "proxy": proxy.measure,

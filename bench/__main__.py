@@ -12,11 +12,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-<<<<<<< HEAD
-from bench import connects, dns, memory, owners, peek, policy, proxy, start, throughput
-=======
-from bench import connects, dns, memory, owners, peek, policy, resolver, start, throughput
->>>>>>> 2efbdf5 (Bench: the resolver beside its peers in one file, figures of make bench; losses at a steady rate)
+from bench import connects, dns, memory, owners, peek, policy, proxy, resolver, start, throughput
 from bench.bed import Bed
 from bench.figure import Figure
 

@@ -18,12 +18,9 @@ from policy.values import Address, address
 
 SLOTS: Final = 64
 
-type Place = tuple[str, int] | tuple[str, int, int, int]
-
 _libc = ctypes.PyDLL(None, use_errno=True)
 _NAME_SIZE: Final = {socket.AF_INET: 16, socket.AF_INET6: 28}  # sockaddr_in, sockaddr_in6 (ip(7), ipv6(7))
 _PORT: Final = struct.Struct("!2xH")  # after the family, network order, in both
-_SCOPE: Final = struct.Struct("=I")
 
 
 class _Iovec(ctypes.Structure):
@@ -95,13 +92,16 @@ class Batch:
             return taken
         return _none_for_now()
 
-    def peer(self, name: bytes) -> tuple[tuple[Address, int], Place]:
-        """Whose address that is, and the same as sendto() of the standard library takes it."""
+    def peer(self, name: bytes) -> tuple[Address, int]:
+        """Whose address and port that is."""
         (port,) = _PORT.unpack_from(name)
-        if self._family is socket.AF_INET:
-            return (address(name[4:8]), port), (socket.inet_ntop(self._family, name[4:8]), port)
-        (scope,) = _SCOPE.unpack_from(name, 24)
-        return (address(name[8:24]), port), (socket.inet_ntop(self._family, name[8:24]), port, 0, scope)
+        return address(name[4:8] if self._family is socket.AF_INET else name[8:24]), port
+
+    def put(self, slot: int, name: bytes, reply: bytes) -> None:
+        """Make ready to send `reply` to a peer that the kernel once wrote as `name`."""
+        self.names[slot * self.name_size : (slot + 1) * self.name_size] = name
+        self.octets[slot * self.room : slot * self.room + len(reply)] = reply
+        self.replies[slot] = len(reply)
 
     def _messages(self) -> tuple[ctypes.Array[_Message], ctypes.Array[_Iovec]]:
         """One message a slot over the shared octets and names, each with all of its slot."""

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from policy.values import Address, Flow, Query
+from policy.values import Flow, Query
 from resolver.boundary import Boundary, Fault
 from resolver.core import Bind, Core, Pending, ResolverConfig
 from resolver.exchange import Outcome
@@ -43,7 +43,7 @@ class Resolver:
         self._boundary = Boundary(self._fault, lambda: self._core.judged)
         self._forwarder: Forwarder | None = None  # while there is a loop to run it
         self._connections = Connections(config.tcp_connections)
-        self._waiting: Counter[Address] = Counter()  # questions under way, by client; no entry is 0
+        self._waiting: Counter[bytes] = Counter()  # questions under way, by the client's address; no entry is 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._settling: asyncio.TimerHandle | None = None
         self._udp: list[UdpListener | WideListener] = []
@@ -100,7 +100,7 @@ class Resolver:
 
     def forward(self, pending: Pending, send: Send) -> None:
         """Ask upstream; `send` is called with the reply, once."""
-        forwarder, asked, client = self._forwarder, pending.asked, pending.query.client.src
+        forwarder, asked, client = self._forwarder, pending.asked, pending.query.client.src.packed
         crowded = self._waiting[client] >= self._config.max_waiting_each
         if forwarder is None or crowded or not forwarder.has_room(asked):
             send(self._core.overloaded(pending))
@@ -113,12 +113,12 @@ class Resolver:
         forwarder.ask(asked, pending.query, partial(self._conclude, pending, send))
 
     def _conclude(self, pending: Pending, send: Send, outcome: Outcome) -> None:
-        self._done(pending.query.client.src)
+        self._done(pending.query.client.src.packed)
         data = self._boundary.run(lambda: servfail(pending.data), self._core.conclude, pending, outcome, self.clock())
         if data is not None:
             send(data)
 
-    def _done(self, client: Address) -> None:
+    def _done(self, client: bytes) -> None:
         self._waiting[client] -= 1
         if not self._waiting[client]:
             del self._waiting[client]

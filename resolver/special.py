@@ -44,15 +44,25 @@ _SPECIAL: Final[tuple[Network, ...]] = tuple(
         "ff00::/8",  # multicast (RFC 4291 2.7)
     )
 )
-# As numbers, by an address's octets: mask and network. Asking each network costs twice as much.
-_NUMBERS: Final = {
-    octets: tuple((int(each.netmask), int(each.network_address)) for each in _SPECIAL if each.max_prefixlen == bits)
-    for octets, bits in ((4, 32), (16, 128))
-}
+
+
+def _by_mask(bits: int) -> dict[int, frozenset[int]]:
+    """The networks of addresses of so many bits, as numbers."""
+    networks = [each for each in _SPECIAL if each.max_prefixlen == bits]
+    return {
+        mask: frozenset(int(each.network_address) for each in networks if int(each.netmask) == mask)
+        for mask in {int(each.netmask) for each in networks}
+    }
+
+
+_NUMBERS: Final = {4: _by_mask(32), 16: _by_mask(128)}  # by an address's octets
 
 
 @lru_cache(maxsize=4096)
 def is_special(packed: bytes) -> bool:
     """Whether this address of 4 or 16 octets is one that only a rule with `private` lets a name resolve to."""
     number = int.from_bytes(packed)
-    return any(number & mask == network for mask, network in _NUMBERS[len(packed)])
+    for mask, networks in _NUMBERS[len(packed)].items():  # noqa: SIM110 - the short form is half as fast
+        if number & mask in networks:
+            return True
+    return False

@@ -13,10 +13,10 @@ from functools import lru_cache, partial
 from typing import Final, NamedTuple, Protocol
 
 from policy.values import Flow, Proto, address
-from resolver.batch import SLOTS, Batch, Place
+from resolver.batch import SLOTS, Batch
 from resolver.core import Counters, Pending
 from resolver.repeats import Repeat, Told
-from resolver.wire import MAX_QUERY
+from resolver.wire import MAX_QUERY, OWN_SIZE
 
 _READ: Final = MAX_QUERY + 1  # one octet more than allowed, so that what is too long shows
 
@@ -38,7 +38,7 @@ class _Speaker(NamedTuple):
     """Whoever sends from one address and port; without `told` nobody knows who that is."""
 
     client: Flow
-    place: Place
+    name: bytes
     told: Told | None
 
     @property
@@ -53,7 +53,8 @@ class UdpListener:
         host, port = sock.getsockname()[:2]
         self._socket, self._server, self._loop = sock, server, loop
         self._local = (address(host), port)
-        self._batch = Batch(sock, _READ)
+        self._batch, self._late = Batch(sock, _READ), Batch(sock, OWN_SIZE)
+        self._outbox: list[tuple[bytes, bytes]] = []  # names and replies
         self._peer = lru_cache(maxsize=1024)(self._batch.peer)  # there are few clients; parsing takes microseconds
         loop.add_reader(sock, self._readable)
 
@@ -62,6 +63,7 @@ class UdpListener:
 
     def close(self) -> None:
         self.stop_reading()
+        self._flush()
         self._socket.close()
 
     def _readable(self) -> None:
@@ -90,29 +92,28 @@ class UdpListener:
                 octets[at : at + len(reply)] = reply
                 replies[slot] = len(reply)
             else:
-                self._send(first, slot - first)
+                self._send(batch, first, slot - first)
                 first = slot + 1
-        self._send(first, count - first)
+        self._send(batch, first, count - first)
 
     def _speaker(self, name: bytes, now: float) -> _Speaker:
-        peer, place = self._peer(name)
-        client = Flow(Proto.UDP, *peer, *self._local)
-        return _Speaker(client, place, self._server.told(client, now))
+        client = Flow(Proto.UDP, *self._peer(name), *self._local)
+        return _Speaker(client, name, self._server.told(client, now))
 
     def _ask(self, data: bytes, speaker: _Speaker, now: float) -> bytes | None:
         """The reply, if there is one at once."""
         result = self._server.take(data, speaker.client, now, speaker.told)
         if isinstance(result, Pending):
-            self._server.forward(result, partial(self._send_later, speaker.place))
+            self._server.forward(result, partial(self._send_soon, speaker.name))
             return None
         return result
 
-    def _send(self, first: int, count: int) -> None:
+    def _send(self, batch: Batch, first: int, count: int) -> None:
         """The replies of these slots. What the socket has no room for, or that has no way back, is lost: the client
         asks again, or is gone."""
         while count > 0:
             try:
-                taken = self._batch.send(first, count)
+                taken = batch.send(first, count)
             except OSError:
                 taken = 0
             if taken < count:
@@ -120,8 +121,16 @@ class UdpListener:
                 taken += 1
             first, count = first + taken, count - taken
 
-    def _send_later(self, place: Place, data: bytes) -> None:
-        try:
-            self._socket.sendto(data, place)
-        except OSError:
-            self._server.counters.unsent += 1
+    def _send_soon(self, name: bytes, reply: bytes) -> None:
+        """With whatever else is ready before the loop waits again."""
+        if not self._outbox:
+            self._loop.call_soon(self._flush)
+        self._outbox.append((name, reply))
+
+    def _flush(self) -> None:
+        outbox, self._outbox = self._outbox, []
+        for begin in range(0, len(outbox), SLOTS):
+            chunk = outbox[begin : begin + SLOTS]
+            for slot, (name, reply) in enumerate(chunk):
+                self._late.put(slot, name, reply)
+            self._send(self._late, 0, len(chunk))

@@ -46,6 +46,9 @@ class Upstream:
     def __post_init__(self) -> None:
         object.__setattr__(self, "place", (str(self.address), self.port))
 
+    def __hash__(self) -> int:
+        return hash(self.place)  # a key of every question; addresses are slow at this
+
     def __str__(self) -> str:
         host = f"[{self.address}]" if self.address.version == 6 else str(self.address)
         port = "" if self.port == _PORTS[self.transport] else f":{self.port}"
@@ -149,9 +152,10 @@ class Standings:
 
     def ranked(self, now: float) -> tuple[Upstream, ...]:
         """The upstreams, quickest first; among equals the configured order stands."""
-        for upstream in [each for each, at in self._failed_at.items() if now - at > _FORGIVEN_AFTER]:
-            del self._failed_at[upstream]
-            self._rtt.pop(upstream, None)
+        if self._failed_at:
+            for upstream in [each for each, at in self._failed_at.items() if now - at > _FORGIVEN_AFTER]:
+                del self._failed_at[upstream]
+                self._rtt.pop(upstream, None)
         if len(self.upstreams) == 1:
             return tuple(self.upstreams)
         return tuple(sorted(self.upstreams, key=lambda upstream: self._rtt.get(upstream, _UNTRIED_RTT)))

@@ -54,6 +54,7 @@ from dnsfw.recent import Recent
 from dnsfw.records import Entry, rfc3339
 from dnsfw.renewal import Judges, Renewal
 from dnsfw.snapshot import Snapshot
+from dnsfw.storms import Storms
 from dnsfw.system import system_upstreams
 from dnsfw.tally import Tally, several, summary
 from dnsfw.terminal import complain
@@ -109,6 +110,7 @@ class Engine:
             diag = stack.enter_context(SockDiag())
             load = stack.enter_context(LoadFile(QUEUE))
             self._packets = stack.enter_context(Packets(QUEUE))
+            self._storms = Storms(load.read, self._journal.tell, time.time, audit=options.audit)
             self._live = LiveFlows(stack, diag)
         self._links = stack.enter_context(LinkWatch()) if place.network is None and not options.audit else None
         # The table is made while the compiler works.
@@ -167,7 +169,7 @@ class Engine:
         self._journal.start()  # not before privilege is gone: capset(2) is for one thread
         behind = self._wide or Listeners((), ())
         await self._resolver.serve(loop, self._listeners.udp, (*self._listeners.tcp, *behind.tcp), behind.udp)
-        self._packets.serve(loop, self._gate)
+        self._packets.serve(loop, self._gate, self._storms)
         if self._links is not None:
             loop.add_reader(self._links.fileno(), self._cover_links)
             self._cover_links()

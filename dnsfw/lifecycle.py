@@ -21,6 +21,7 @@ class Turn(StrEnum):
     RESTARTED = "restarted"
     RELOADED = "reloaded"
     REFUSED = "reload-refused"  # the policy before it stays in force
+    OVERFLOWED = "overflowed"  # the queue: packets were denied unjudged (in audit mode: they went by)
     STOPPED = "stopped"
 
 

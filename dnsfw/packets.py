@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from dnsfw.gate import Connection, Gate
+from dnsfw.storms import Storms
 from firewall.answers import Answer
 from firewall.packet import PacketError, parse_packet
 from firewall.peeks import Peeks
@@ -26,6 +27,7 @@ class Packets:
     _gate: Gate
     _peeks: Peeks[Connection]
     _loop: AbstractEventLoop
+    _storms: Storms
 
     def __init__(self, number: int) -> None:
         self._timer: TimerHandle | None = None
@@ -34,9 +36,9 @@ class Packets:
             self._queue = stack.enter_context(Queue(number, self._judge, self._fault, self._malformed))
             self._stack = stack.pop_all()
 
-    def serve(self, loop: AbstractEventLoop, gate: Gate) -> None:
+    def serve(self, loop: AbstractEventLoop, gate: Gate, storms: Storms) -> None:
         """Answer what is queued, from now on."""
-        self._loop, self._gate, self._peeks = loop, gate, Peeks(gate)
+        self._loop, self._gate, self._peeks, self._storms = loop, gate, Peeks(gate), storms
         loop.add_reader(self._queue.fileno(), self._drain)
 
     def rest(self) -> None:
@@ -44,11 +46,13 @@ class Packets:
         self._loop.remove_reader(self._queue.fileno())
         if self._timer is not None:
             self._timer.cancel()
+        self._storms.end()
 
     def trouble(self) -> list[str]:
         """Sentences about what could not be judged as it should."""
         forgotten = self._peeks.evicted
-        return [f"{forgotten} open connections forgotten before their clients had spoken"] if forgotten else []
+        said = [f"{forgotten} open connections forgotten before their clients had spoken"] if forgotten else []
+        return [*self._storms.trouble(), *said]
 
     def __enter__(self) -> Self:
         return self
@@ -60,6 +64,7 @@ class Packets:
 
     def _drain(self) -> None:
         self._queue.drain()
+        self._storms.expect(self._loop)
         self._wake_up()
 
     def _wake_up(self) -> None:

@@ -15,6 +15,8 @@ import pytest
 from dnsfw.gate import Gate
 from dnsfw.packets import Packets
 from dnsfw.records import Entry
+from dnsfw.storms import Storms
+from firewall.overflow import Load
 from firewall.ruleset import Plan
 from policy import Action, Bindings, Owner, Reason, address
 from policy.parse import parse
@@ -60,7 +62,7 @@ def guarding(street: Street, *, audit: bool = False, plan: Plan = PLAN) -> Itera
     with street.inside.namespace.entered():
         packets = Packets(QUEUE)
     with packets, in_force(street.inside, replace(plan, audit=audit)):
-        packets.serve(loop, gate)
+        packets.serve(loop, gate, Storms(Load, lambda _: None, time.time, audit=gate.audit))
         thread = threading.Thread(target=loop.run_forever)
         thread.start()
         try:

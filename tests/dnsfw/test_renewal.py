@@ -102,10 +102,10 @@ def no_signals_left() -> Iterator[None]:
 
 
 @contextmanager
-def under_guard(file: Path, text: str, *, audit: bool = False) -> Iterator[Guarded]:
+def under_guard(file: Path, text: str, *, audit: bool = False, journal: Path | None = None) -> Iterator[Guarded]:
     file.write_text(text)
     file.chmod(0o600)  # root's: the engine is not
-    options = GuardOptions(file, audit, (parse_upstream("192.0.2.1"),), None, refused=False, quiet=True)
+    options = GuardOptions(file, audit, (parse_upstream("192.0.2.1"),), journal, refused=False, quiet=True)
     with built() as street, no_signals_left():
         place = Place(
             street.inside.namespace, cgroups.find_root(), calling_user(os.environ), os.environ, file.parent, 0.0

@@ -58,6 +58,7 @@ from dnsfw.storms import Storms
 from dnsfw.system import system_upstreams
 from dnsfw.tally import Tally, several, summary
 from dnsfw.terminal import complain
+from dnsfw.watching import Told, watched
 from firewall.frames import LinkWatch
 from firewall.overflow import LoadFile
 from policy import Bindings, Budgets
@@ -145,6 +146,8 @@ class Engine:
             policy=InForce(loaded, inheritance.since, inheritance.generation),
             trouble=self._trouble,
         )
+        # A host's policy is watched; a command's is what it was when the command began.
+        self._policy_files = inside.policy.files if place.network is None else dict
         judges = Judges(self._gate, self._resolver, inside.policy, inheritance.inspected)
         self._renewal = Renewal(channel, judges, self._journal.tell, time.time)
         identity = Identity(
@@ -178,8 +181,9 @@ class Engine:
         if self._scrape is not None:
             self._scrape.start(loop)
         self._tell_beginning()
-        self._channel.send(Ready())
-        finish = await self._converse(loop)
+        with watched(self._policy_files, self._told(loop)):
+            self._channel.send(Ready())
+            finish = await self._converse(loop)
         self._packets.rest()
         self._proxies.close()
         self._control.close()
@@ -212,6 +216,13 @@ class Engine:
                     self._renewal.effective(generation)
                 case last:
                     return last == Finish()
+
+    def _told(self, loop: asyncio.AbstractEventLoop) -> Told:
+        want = partial(self._channel.send, Wanted("reload"))
+        return Told(
+            lambda: loop.call_soon_threadsafe(want),
+            lambda error: loop.call_soon_threadsafe(partial(self._gate.fault, error, None)),
+        )
 
     def _tell_beginning(self) -> None:
         """What the engines before could not write down, and that there is one again."""

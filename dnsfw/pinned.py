@@ -7,6 +7,7 @@ is pinned here: whatever became of the files since, the policy in force stays wh
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -31,6 +32,14 @@ class Pinned(msgspec.Struct, frozen=True, tag=True):
     taken: tuple[Taken, ...] = ()
     users: dict[str, int] = {}
     placeholders: dict[str, str] = {}
+
+    def files(self) -> dict[Path, bytes]:
+        """The policy's own file and those beside it that it includes, as they were; none for the empty policy."""
+        if not self.file:
+            return {}
+        folder = Path(self.file).parent
+        beside = (taken for taken in self.taken if taken.verb == "include" and not taken.file.startswith("@"))
+        return {Path(self.file): self.text, **{folder / taken.name: taken.text for taken in beside}}
 
     def load(self, verb: str, name: str) -> tuple[str, bytes]:
         """What a policy's `load` gave. Raises LookupError."""

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import platform
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import Final, Protocol
 
 from bpf.source import OwnerSource
@@ -67,6 +68,10 @@ class InForce:
     loaded: Loaded
     since: float
     generation: int = 0
+
+    def files(self) -> Mapping[Path, bytes]:
+        """What it is made of (Pinned.files)."""
+        return self.loaded.pinned.files()
 
     def state(self) -> m.PolicyState:
         loaded = self.loaded

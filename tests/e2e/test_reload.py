@@ -133,7 +133,7 @@ def test_an_invalid_policy_is_refused_with_its_errors_and_the_old_one_stays(up: 
 
 def test_a_refusal_stands_in_the_journal(up: Up) -> None:
     up.reload("not a policy\n")
-    (refused,) = up.lives()
+    refused, *_ = up.lives()  # once more, if the file's watch saw it too
     assert refused["life"] == "reload-refused"
     assert "1 mistake" in refused["reason"]
 
@@ -142,3 +142,23 @@ def test_a_policy_that_cannot_be_read_is_refused(up: Up) -> None:
     up.policy.unlink()
     up.process.send_signal(signal.SIGHUP)
     assert "can't be read" in hear(up.process.stderr)
+
+
+def test_writing_a_file_that_is_roots_alone_is_enough(up: Up) -> None:
+    replacement = up.policy.with_name("replacement")
+    replacement.write_text(NAME)
+    replacement.replace(up.policy)  # as editors do
+    assert "another policy is in force" in hear(up.process.stderr)
+    assert up.resolves(atlas.ALLOWED_NAME)
+    up.policy.write_text(ECHO)
+    assert "another policy is in force" in hear(up.process.stderr)
+    assert not up.resolves(atlas.ALLOWED_NAME)
+
+
+def test_writing_one_that_a_guarded_user_may_write_is_not(up: Up) -> None:
+    """S4: nobody but root changes the policy by writing."""
+    os.chown(up.policy, 12345, -1)
+    up.policy.write_text(NAME)
+    os.chown(up.policy, 0, -1)
+    assert "another policy is in force" in up.reload(ECHO + NAME)  # asked for, and nothing was said before
+    assert [life["reason"].rpartition(": ")[2] for life in up.lives()] == ["generation 1, 1 more, 0 less"]

@@ -14,7 +14,7 @@ from dnsfw import workflow
 from dnsfw.dump import as_json as dumped
 from dnsfw.errors import UsageError
 from dnsfw.finding import Derived, Finding, Report, Severity, as_github, as_json, as_text, at, error
-from dnsfw.policies import Library, Surroundings, bounded, parse_policy
+from dnsfw.policies import Library, Surroundings, bounded, parse_policy, unenforceable
 from dnsfw.surprises import headers, surprises
 from dnsfw.terminal import answer
 from policy import Policy, PolicyInvalid, Source
@@ -124,6 +124,7 @@ def _check_one(draft: Draft, surroundings: Surroundings) -> Checked:
     findings = [
         *(at(remark.rule.source, Severity.WARNING, remark.reason, remark.hint) for remark in lint(policy)),
         *surprises(policy),
+        *([error(wrong)] if (wrong := unenforceable(policy)) is not None else []),
         *_headers(draft, library, surroundings),
     ]
     findings.sort(key=lambda finding: (finding.file != draft.file, finding.file, finding.line, finding.column))

@@ -33,12 +33,19 @@ def confine(roots: bytes, directory: Path) -> None:
             place = directory / library.relative_to("/")
             place.mkdir(parents=True, exist_ok=True)
             namespaces.show(str(library), str(place))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (_CONNECTIONS, _CONNECTIONS))
-    resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _limit(resource.RLIMIT_NOFILE, _CONNECTIONS)
+    _limit(resource.RLIMIT_DATA, _MEMORY)
+    _limit(resource.RLIMIT_FSIZE, 0)
+    _limit(resource.RLIMIT_CORE, 0)
     become(PROXY_USER)
     undumpable()
+
+
+def _limit(what: int, most: int) -> None:
+    """For good. Where less is allowed already, that stays: root of a container can't raise it."""
+    _, hard = resource.getrlimit(what)
+    least = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(what, (least, least))
 
 
 def libraries() -> Iterable[Path]:

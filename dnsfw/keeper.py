@@ -33,6 +33,10 @@ from proxy import trust
 from proxy.authority import Authority, AuthorityError, make_authority
 from proxy.process import ProxyConfig, run
 
+_REMEDIES: dict[type, str] = {
+    AuthorityError: "Name fewer hosts, or a wildcard above them.",
+    trust.TrustError: "Install the package ca-certificates.",
+}
 _PACE = Pace(first=0.02, longest=0.5)
 _LARGEST = 16 << 20  # octets of a bundle that a variable names
 
@@ -54,7 +58,8 @@ def keep(config: KeeperConfig) -> int:
     try:
         authority, serving = _prepare(config)
     except (AuthorityError, trust.TrustError, OSError) as error:
-        config.supervisor.send(Failed(f"URL rules can't be enforced: {error}.", "", EXIT_SETUP))
+        remedy = _REMEDIES.get(type(error), "")
+        config.supervisor.send(Failed(f"Rules with URLs can't be enforced: {error}.", remedy, EXIT_SETUP))
         return EXIT_SETUP
     die_with_parent()
     gc.freeze()  # what proxies share with us, they needn't copy

@@ -20,7 +20,8 @@ import msgspec
 from dnsfw.errors import UsageError
 from dnsfw.pinned import Pinned, Taken
 from dnsfw.privilege import User
-from policy import Policy, PolicyInvalid, PolicySyntaxError
+from policy import Kind, Policy, PolicyInvalid, PolicySyntaxError
+from policy.inspected import inspected, too_many
 from policy.parse import TEXT_LIMIT, Load, parse
 
 DEFAULT = Path("dnsfw.policy")
@@ -139,7 +140,19 @@ def _parsed(pinned: Pinned, load: Load, uid_of: Callable[[str], int]) -> Loaded:
     return Loaded(policy, pinned.file, sha256(pinned.text).hexdigest(), pinned)
 
 
+def unenforceable(policy: Policy) -> PolicySyntaxError | None:
+    """What stands in the way of enforcing a policy that is valid, at the line where it begins."""
+    names = inspected(policy)
+    if not too_many(names):
+        return None
+    first = next(rule.source for rule in policy.rules if rule.kind is Kind.URL)
+    reason = f"rules with URLs name {len(names)} hosts: too many for the proxy's certificate"
+    return PolicySyntaxError(first.file, first.line, first.column, first.text, reason, "name a wildcard above them")
+
+
 def _enforceable(loaded: Loaded) -> Loaded:
+    if (wrong := unenforceable(loaded.policy)) is not None:
+        raise UsageError(_told(loaded.file, (wrong,)), "Nothing was started. Mend the policy and try again.")
     return loaded
 
 

@@ -6,12 +6,19 @@ the answer is never decrypted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from policy.index import Policy
-from policy.names import Pattern
-from policy.rules import Kind, Rule
+from policy.names import Pattern, suffixes
+from policy.rules import Kind
 from policy.values import Action
+
+LARGEST = 24_000  # octets of names in all: they go with every handshake
+
+
+def too_many(names: Iterable[str]) -> bool:
+    """Are these more than one certificate should name?"""
+    return sum(map(len, names)) > LARGEST
 
 
 def inspected(policy: Policy) -> tuple[str, ...]:
@@ -19,30 +26,20 @@ def inspected(policy: Policy) -> tuple[str, ...]:
 
     A URL rule that denies opens nothing: it is looked at where another rule allows.
     """
-    names = {name for rule in policy.rules if rule.kind is Kind.URL for name in _names(rule, policy)}
-    return tuple(sorted(name for name in names if not any(_below(name, other) for other in names)))
+    looked = set(_bases(policy, Action.ALLOW, Kind.URL))
+    denied = set(_bases(policy, Action.DENY, Kind.URL))
+    allowed = looked | set(_bases(policy, Action.ALLOW, Kind.HOST))
+    looked |= {name for name in denied if name in allowed or _is_below(name, allowed)}
+    looked |= {name for name in allowed if _is_below(name, denied)}
+    return tuple(sorted(name for name in looked if not _is_below(name, looked)))
 
 
-def _names(rule: Rule, policy: Policy) -> Iterator[str]:
-    base = _base(rule)
-    if rule.action is Action.ALLOW:
-        yield base
-        return
-    for other in policy.rules:
-        if other.action is Action.ALLOW and other.kind in (Kind.HOST, Kind.URL):
-            allowed = _base(other)
-            if base == allowed or _below(base, allowed):
-                yield base
-            elif _below(allowed, base):
-                yield allowed
+def _bases(policy: Policy, action: Action, kind: Kind) -> Iterator[str]:
+    """The names at or below which all of those rules' names are: no certificate says more of a pattern."""
+    for rule in policy.rules:
+        if rule.action is action and rule.kind is kind and isinstance(rule.destination, Pattern):
+            yield rule.destination.base
 
 
-def _base(rule: Rule) -> str:
-    """The name at or below which all the rule's names are: neither a certificate nor this function says more of a
-    pattern. Host and URL rules have one."""
-    assert isinstance(rule.destination, Pattern)  # noqa: S101 - for the type: the parser sees to it
-    return rule.destination.base
-
-
-def _below(name: str, other: str) -> bool:
-    return name.endswith(f".{other}")
+def _is_below(name: str, others: Collection[str]) -> bool:
+    return any(above in others for above in suffixes(name))

@@ -25,9 +25,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from mitmproxy.certs import DEFAULT_DHPARAM, Cert, CertStore, CertStoreEntry, DHParams
 from OpenSSL import crypto
 
+from policy.inspected import too_many
+
 LIFETIME: Final = timedelta(hours=24)
 _SLOW_CLOCKS: Final = timedelta(hours=1)  # of containers and machines that just woke
-_LARGEST: Final = 1 << 15  # octets of the issuer, sent with every handshake: OpenSSL takes 100 KiB of certificates
 _EVERYWHERE: Final = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
 
 
@@ -66,14 +67,14 @@ def make_authority(hosts: Sequence[str], now: datetime) -> Authority:
     """
     if not hosts:
         raise AuthorityError("no host is inspected: an authority for none would be one for all")
+    if too_many(hosts):
+        raise AuthorityError(f"they name too many hosts for one certificate: {len(hosts)}")
     root_key, issuer_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     token = secrets.token_hex(4)
     above = _name(f"dnsfw {token}, this start only")
     root = _certificate(above, 1, root_key, hosts, now).issuer_name(above).sign(root_key, SHA256())
     below = _certificate(_name(f"dnsfw {token}, proxy"), 0, issuer_key, hosts, now)
     issuer = below.issuer_name(above).add_extension(_known_by(root_key), critical=False).sign(root_key, SHA256())
-    if len(issuer.public_bytes(Encoding.DER)) > _LARGEST:
-        raise AuthorityError(f"the URL rules name too many hosts for one certificate: {len(hosts)}")
     store = CertStore(issuer_key, Cert(issuer), None, b"", DHParams(DEFAULT_DHPARAM))  # type: ignore[arg-type]  # EC: as good as RSA
     return Authority(root, issuer, store)
 

@@ -421,3 +421,13 @@ def test_enforcing_loads_none_of_this() -> None:
     script = f"import sys, dnsfw.cli, dnsfw.run, dnsfw.up, dnsfw.engine; print({tools} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+def test_more_hosts_with_urls_than_a_certificate_holds_are_an_error_of_check_and_of_enforcing(tmp_path: Path) -> None:
+    text = "a.example\n" + "".join(f"https://host-{number}.example/x\n" for number in range(2000))
+    said = dnsfw("check", "-", stdin=text)
+    assert said.status == 1
+    assert "<stdin>:2:1: error: rules with URLs name 2000 hosts: too many" in said.out
+    (tmp_path / "policy").write_text(text)
+    with pytest.raises(UsageError, match="name 2000 hosts: too many"):
+        load_policy(tmp_path / "policy", Surroundings({}, calling_user({})))

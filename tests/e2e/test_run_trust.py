@@ -15,7 +15,7 @@ import pytest
 
 from dnsfw.playground import atlas
 from dnsfw.playground.world import Playground
-from tests.e2e.inside import Inside, Laptop
+from tests.e2e.inside import Inside, Laptop, private
 
 pytestmark = pytest.mark.kernel
 
@@ -157,6 +157,15 @@ def test_without_url_rules_there_is_no_proxy_no_port_and_no_authority(laptop: La
 
 def laptop_store(laptop: Laptop) -> bytes:
     return laptop.world.run(["cat", str(STORE / "ca-certificates.crt")]).stdout.encode()
+
+
+def test_a_machine_without_roots_is_a_clear_error(laptop: Laptop) -> None:
+    """Servers can't be verified then: nothing is started."""
+    command = private(laptop.command(POLICY, command=["echo", "started"]), f"mount -t tmpfs none {STORE}")
+    done = laptop.world.run(command)
+    assert (done.returncode, done.stdout) == (125, "")
+    assert "no certificates of public authorities" in done.stderr
+    assert "Install the package ca-certificates." in done.stderr
 
 
 def test_no_file_has_a_private_key(inside: Inside) -> None:

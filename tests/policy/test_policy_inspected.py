@@ -22,6 +22,9 @@ from policy.parse import parse
         pytest.param("x.example\n!https://x.example/a", ("x.example",), id="a denial within a host"),
         pytest.param("a.x.example\ny.test\n!https://*.example/", ("a.x.example",), id="a denial as far as is allowed"),
         pytest.param("*.example\n!https://a.x.example/b", ("a.x.example",), id="a denial below what is allowed"),
+        pytest.param(
+            "https://*.a.example/\n!https://*.example/b", ("a.example",), id="a denial above what is looked at"
+        ),
         pytest.param("dns:x.example\n!https://x.example/", (), id="what may be resolved only"),
     ],
 )

@@ -17,7 +17,7 @@ from mitmproxy.tls import ClientHelloData, TlsData
 
 from proxy import messages, refusals
 from proxy.heads import Head, UnreadableError, read_head
-from proxy.http import Http
+from proxy.http import FAILURE, Http
 from proxy.http1 import HEAD_SECONDS, trailers_of
 from proxy.messages import Asked, Course, Greeted, Judged, Refusal, Reported, Trouble, Unreadable
 from proxy.questions import Questions
@@ -181,8 +181,14 @@ class Client:
         response.stream = True
 
     async def error(self, flow: http.HTTPFlow) -> None:
-        if self._wants_certificate and flow.error and not flow.response:
-            self.report(Trouble.CLIENT_CERTIFICATE, flow.error.msg)
+        """No answer, or not all of one."""
+        failure = flow.metadata.get(FAILURE)
+        if self._wants_certificate and failure is not None and not flow.response:
+            self.report(Trouble.CLIENT_CERTIFICATE, failure.message)
+            failure.message = (
+                f"{self._steered.name} wants a certificate of its client, and hung up ({failure.message}). Only the "
+                f"program itself can show one: with the rule `{self._steered.name} passthrough` dnsfw leaves it alone."
+            )
 
     async def malformed(self, problem: str) -> None:
         await self._means.questions.ask(Unreadable(self._number, problem))

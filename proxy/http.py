@@ -15,17 +15,21 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import http
 from mitmproxy.proxy.layers.http import DropStream, HttpLayer, HTTPMode, HttpStream, SendHttp
 from mitmproxy.proxy.layers.http._events import (
+    ErrorCode,
     RequestData,
     RequestEndOfMessage,
     RequestHeaders,
+    RequestProtocolError,
     RequestTrailers,
     ResponseData,
     ResponseEndOfMessage,
     ResponseHeaders,
+    ResponseProtocolError,
 )
 
 from proxy import http1, http2
 
+FAILURE = "dnsfw_failure"  # of a flow's metadata: the event whose message the client is going to be told
 _ROOM = http2.WINDOW // 4  # octets that may still wait where new ones are let in
 
 
@@ -47,6 +51,9 @@ class Stream(HttpStream):
 
     def state_wait_for_request_headers(self, event: RequestHeaders) -> layer.CommandGenerator[None]:
         """As its parent does. A refusal doesn't wait for a body, which is nobody's then."""
+        if event.end_stream and event.request.headers.get("content-length", "0") != "0":
+            yield from self._malformed("a body was announced that does not come")
+            return
         yield from super().state_wait_for_request_headers(event)
         response = self.flow.response
         if response is None or event.end_stream or self.client_state != self.state_consume_request_body:
@@ -59,6 +66,19 @@ class Stream(HttpStream):
             ResponseEndOfMessage(self.stream_id),
         ):
             yield SendHttp(part, self.context.client)
+
+    def handle_protocol_error(
+        self, event: RequestProtocolError | ResponseProtocolError
+    ) -> layer.CommandGenerator[None]:
+        """As its parent does; what the client is told can be put into other words by whoever is told of it first."""
+        self.flow.metadata[FAILURE] = event
+        yield from super().handle_protocol_error(event)
+
+    def _malformed(self, problem: str) -> layer.CommandGenerator[None]:
+        yield http1.MalformedHook(problem)
+        code = ErrorCode.REQUEST_VALIDATION_FAILED
+        yield SendHttp(ResponseProtocolError(self.stream_id, problem, code), self.context.client)
+        self.client_state = self.server_state = self.state_errored
 
     def state_drain(self, event: RequestData | RequestTrailers | RequestEndOfMessage) -> layer.CommandGenerator[None]:
         """Nothing is kept of it."""

@@ -20,7 +20,7 @@ from mitmproxy.platform.linux import original_addr
 
 from proxy import http1
 from proxy.authority import Authority
-from proxy.client import Means
+from proxy.client import Client, Means
 from proxy.connection import ClientConnection
 from proxy.http import install
 from proxy.questions import Questions
@@ -91,13 +91,17 @@ class Door:
             destination = original_addr(sock)
         except OSError:
             destination = sock.getsockname()[:2]
-        if self._inside >= _MOST_CLIENTS or destination == sock.getsockname()[:2]:
+        if destination == sock.getsockname()[:2]:
             writer.transport.abort()
+            return
+        number = next(self._numbers)
+        if self._inside >= _MOST_CLIENTS:
+            Client(number, destination, writer, self._means).broken(f"more than {_MOST_CLIENTS} clients at a time")
             return
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio's habit, but not with every listener
         self._inside += 1
         try:
-            await ClientConnection(next(self._numbers), destination, (reader, writer), self._means).serve()
+            await ClientConnection(number, destination, (reader, writer), self._means).serve()
         finally:
             self._inside -= 1
 

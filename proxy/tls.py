@@ -18,6 +18,7 @@ from proxy.authority import Authority
 
 ALPNS = (b"h2", b"http/1.1", b"http/1.0")
 _HOSTS = 256  # contexts that are kept
+_REQUESTED = "a certificate of the client"
 # Forward secrecy and authenticated encryption alone (TLS 1.2; TLS 1.3 has nothing else).
 _CIPHERS = ("ECDHE+AESGCM", "ECDHE+CHACHA20", "DHE+AESGCM", "DHE+CHACHA20")
 
@@ -27,9 +28,9 @@ class Tls:
 
     def __init__(self, authority: Authority, roots: Path) -> None:
         self._authority = authority
-        self._roots = str(roots)
         self._contexts: LRUCache[str, SSL.Context] = LRUCache(_HOSTS)
-        self.to_server("warm.up.invalid", (), insecure=False)  # reading the roots takes longest
+        self._verified = _towards_servers(roots, Verify.VERIFY_PEER)
+        self._unverified = _towards_servers(roots, Verify.VERIFY_NONE)
 
     def to_client(self, name: str, alpn: bytes | None) -> SSL.Connection:
         """For a client that asked for `name`. `alpn` is what the server chose, b"" for nothing; None where no server
@@ -55,25 +56,40 @@ class Tls:
 
     def to_server(self, name: str, alpns: Sequence[bytes], *, insecure: bool) -> SSL.Connection:
         """To a server that must prove to be `name`, unless `insecure`."""
-        context = create_proxy_server_context(
-            method=Method.TLS_CLIENT_METHOD,
-            min_version=Version.TLS1_2,
-            max_version=Version.UNBOUNDED,
-            cipher_list=_CIPHERS,
-            ecdh_curve=None,
-            verify=Verify.VERIFY_NONE if insecure else Verify.VERIFY_PEER,
-            ca_path=None,
-            ca_pemfile=self._roots,
-            client_cert=None,
-            legacy_server_connect=False,
-        )
-        connection = SSL.Connection(context)
+        connection = SSL.Connection(self._unverified if insecure else self._verified)
         connection.set_tlsext_host_name(name.encode("ascii"))
         _must_be(connection, name.encode("ascii"))
         if alpns:
             connection.set_alpn_protos(list(alpns))
         connection.set_connect_state()
         return connection
+
+
+def _towards_servers(roots: Path, verify: Verify) -> SSL.Context:
+    context = create_proxy_server_context(
+        method=Method.TLS_CLIENT_METHOD,
+        min_version=Version.TLS1_2,
+        max_version=Version.UNBOUNDED,
+        cipher_list=_CIPHERS,
+        ecdh_curve=None,
+        verify=verify,
+        ca_path=None,
+        ca_pemfile=str(roots),
+        client_cert=None,
+        legacy_server_connect=False,
+    )
+    context.set_info_callback(_note_request)
+    return context
+
+
+def _note_request(connection: SSL.Connection, _where: int, _result: int) -> None:
+    if connection.get_state_string().endswith(b"read server certificate request"):
+        connection.set_app_data(_REQUESTED)
+
+
+def wants_certificate(connection: SSL.Connection | None) -> bool:
+    """Did the server ask for a client's certificate?"""
+    return connection is not None and connection.get_app_data() is _REQUESTED
 
 
 def _must_be(connection: SSL.Connection, name: bytes) -> None:
@@ -93,8 +109,3 @@ def _select(connection: SSL.Connection, offered: list[bytes]) -> Any:
         if alpn in offered:
             return alpn
     return SSL.NO_OVERLAPPING_PROTOCOLS
-
-
-def wants_certificate(connection: SSL.Connection | None) -> bool:
-    """Did the server ask for a client's certificate, and name those who may have signed it?"""
-    return connection is not None and bool(connection.get_client_ca_list())

@@ -30,6 +30,7 @@ OWNER = Owner(pid=7, start_time=70, uid=1000, exe="/usr/bin/git", argv=("git",),
 NGINX = {4: "198.51.100.80", 6: "2001:db8::80"}
 PYTHON = {4: "198.51.100.81", 6: "2001:db8::81"}
 OLD = {4: "198.51.100.82", 6: "2001:db8::82"}  # nginx again, with no TLS from this decade
+MUTUAL = {4: "198.51.100.83", 6: "2001:db8::83"}  # Python, hanging up on clients without a certificate
 PATIENCE = 10.0
 _PORT = 8090  # the proxy's
 _INSIDE = """
@@ -121,7 +122,7 @@ def built(
             _ip(_INSIDE)
             subprocess.run(["nft", "-f", "-"], input=_STEER, text=True, check=True)
         with outside.entered():
-            at = [ip for ips in (NGINX, PYTHON, OLD) for ip in ips.values()]
+            at = [ip for ips in (NGINX, PYTHON, OLD, MUTUAL) for ip in ips.values()]
             _ip("".join(f"addr add {ip} dev lo {'nodad' if ':' in ip else ''}\n" for ip in at))
         bed = Bed(inside, outside, directory, hosts)
         ours, theirs = socket.socketpair()

@@ -7,14 +7,23 @@ from collections.abc import Iterator
 import pytest
 
 from dnsfw.playground.certificates import make_certificates
-from tests.proxy.bed import NGINX, OLD, PYTHON, Bed, built, certificates
+from tests.proxy.bed import MUTUAL, NGINX, OLD, PYTHON, Bed, built, certificates
 from tests.proxy.servers import Origin, nginx, python_server
 
-INSPECTED = ("api.example", "py.example", "wrong.example", "lax.example", "mutual.example", "old.example")
+INSPECTED = (
+    "api.example",
+    "py.example",
+    "wrong.example",
+    "lax.example",
+    "mutual.example",
+    "old.example",
+    "strict.example",
+)
 HOSTS = {
     **dict.fromkeys((*INSPECTED, "plain.example", "kept.example", "other.example"), NGINX),
     "py.example": PYTHON,
     "old.example": OLD,
+    "strict.example": MUTUAL,
 }
 POLICY = """\
 * https://api.example/*
@@ -30,6 +39,7 @@ https://wrong.example/*
 https://lax.example/* insecure
 https://mutual.example/*
 https://old.example/*
+https://strict.example/*
 plain.example
 kept.example passthrough
 https://kept.example/*

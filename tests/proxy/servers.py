@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from tests import features
-from tests.proxy.bed import NGINX, OLD, PATIENCE, PYTHON, Bed
+from tests.proxy.bed import MUTUAL, NGINX, OLD, PATIENCE, PYTHON, Bed
 
 _NGINX = """
 daemon off; master_process off; user root; pid {d}/nginx.pid; error_log {d}/nginx.log;
@@ -30,7 +30,7 @@ http {{
   server {{
     listen {v4}:443 ssl http2 default_server; listen [{v6}]:443 ssl http2 default_server;
     listen {v4}:80 default_server; listen [{v6}]:80 default_server;
-    location / {{ default_type text/plain; add_header X-Uri $uri; return 200 "$host|$uri\n"; }}
+    location / {{ default_type text/plain; return 200 "$host|$uri\n"; }}
     location /files/ {{ root {d}/www; }}
     location /moved {{ return 302 /secret; }}
     location /trailer/ {{ root {d}/www; add_trailer X-Sum 42; }}
@@ -164,19 +164,23 @@ def python_server(bed: Bed) -> Iterator[Origin]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(bed.directory / "site.pem", bed.directory / "site.key")
     context.set_alpn_protocols(["http/1.1"])
+    mutual = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    mutual.load_cert_chain(bed.directory / "site.pem", bed.directory / "site.key")
+    mutual.load_verify_locations(bed.directory / "ca.pem")
+    mutual.verify_mode = ssl.CERT_REQUIRED
+    contexts: dict[int | str, ssl.SSLContext | None] = {80: None, 443: context, MUTUAL[4]: mutual}
     with bed.outside.entered():
         listeners = {
             (ip, port): socket.create_server((ip, port), family=socket.AF_INET6 if ":" in ip else socket.AF_INET)
-            for ip in PYTHON.values()
-            for port in (80, 443)
+            for ip, port in ((PYTHON[4], 80), (PYTHON[4], 443), (PYTHON[6], 80), (PYTHON[6], 443), (MUTUAL[4], 443))
         }
     loop = asyncio.new_event_loop()
     ended = asyncio.Event()
 
     async def serve() -> None:
         servers = [
-            await asyncio.start_server(origin.serve, sock=listener, ssl=context if port == 443 else None)
-            for (_, port), listener in listeners.items()
+            await asyncio.start_server(origin.serve, sock=listener, ssl=contexts.get(ip, contexts[port]))
+            for (ip, port), listener in listeners.items()
         ]
         await ended.wait()
         for server in servers:

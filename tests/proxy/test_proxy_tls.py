@@ -12,6 +12,7 @@ import pytest
 
 from policy import Flow, Reason
 from tests.proxy.bed import NGINX, PATIENCE, Bed
+from tests.proxy.servers import Origin
 from tests.proxy.test_proxy_http import VERSIONS
 
 pytestmark = pytest.mark.kernel("root", "netns", "nft", "nginx")
@@ -123,6 +124,14 @@ def test_modern_versions_towards_clients(bed: Bed, tls: str) -> None:
 def test_a_server_that_wants_a_client_s_certificate_is_told_of(bed: Bed) -> None:
     since = len(bed.entries)
     assert b"No required SSL certificate was sent" in bed.curl("https://mutual.example/").stdout
+    assert bed.wait_for_denial(since).decision.reason is Reason.CLIENT_CERTIFICATE
+
+
+def test_one_that_hangs_up_for_want_of_it_is_told_of_in_words(bed: Bed, origin: Origin) -> None:
+    since = len(bed.entries)
+    done = bed.curl("-w", "%{http_code}", "https://strict.example/")
+    assert done.stdout.endswith(b"502")
+    assert b"strict.example passthrough" in done.stdout
     assert bed.wait_for_denial(since).decision.reason is Reason.CLIENT_CERTIFICATE
 
 

@@ -106,13 +106,13 @@ class Gate:
     def named(self, connection: Connection, seen: Seen) -> Action:
         """May it go on, now that its client has spoken?"""
         flow, owner = connection.flow, connection.owner
-        names = self._known(connection)
+        names = self._known(connection, seen.name)
         entry = Entry(flow, identified(self.policy, flow, owner, names, seen), owner, names, seen=seen)
-        return self._admit(entry, replace(connection, names=(seen.name,)) if seen.name is not None else connection)
+        return self._admit(entry, connection if seen.name is None else Connection(flow, owner, (seen.name,)))
 
     def hinted(self, connection: Connection, seen: Seen) -> bool:
         """Would it be allowed, if that were all? Nothing is decided, so nothing recorded."""
-        known = self._known(connection)
+        known = self._known(connection, seen.name)
         return identified(self.policy, connection.flow, connection.owner, known, seen).action is Action.ALLOW
 
     def unread(self, connection: Connection, problem: str) -> Action:
@@ -123,8 +123,11 @@ class Gate:
         """What was judged by another policy is to be judged again."""
         return self.policy
 
-    def _known(self, connection: Connection) -> tuple[str, ...]:
-        """Names that it was opened for, which may have run out since, and those that its far end has got since."""
+    def _known(self, connection: Connection, name: str | None) -> tuple[str, ...]:
+        """Names that it was opened for, which may have run out since; if what was said isn't one of them, also those
+        that its far end has got since."""
+        if name in connection.names:
+            return connection.names
         return tuple(dict.fromkeys((*connection.names, *self.bindings.names(connection.flow.dst, self.clock()))))
 
     def _admit(self, entry: Entry, connection: Connection) -> Action:
@@ -172,7 +175,7 @@ class Gate:
     def greeted(self, connection: Connection, name: str | None) -> tuple[Entry, Connection]:
         """What becomes of a connection of the proxy's whose client wants TLS with this host; from here on it is that
         host's alone. Where its requests are to be looked into, there is nothing to record yet."""
-        flow, owner, names = connection.flow, connection.owner, self._known(connection)
+        flow, owner, names = connection.flow, connection.owner, self._known(connection, name)
         theirs = replace(connection, names=tuple(one for one in names if one == name))
         decision = greeted(self.policy, flow, owner, names, name)
         if decision.action is not Action.DENY:

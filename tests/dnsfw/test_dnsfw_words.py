@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from dnsfw.channel import Finished, channel_pair
 from dnsfw.records import Entry
 from dnsfw.tally import Tally, printable, summary
-from policy import Action, Decision, Flow, Owner, Query, Reason
+from policy import Action, Decision, Flow, Owner, Query, Reason, Seen, Spoken
 from policy.parse import parse
 
 LOOPBACK = ip_address("127.0.0.1")
@@ -29,6 +30,12 @@ def denied(subject: Query | Flow | None, reason: Reason = Reason.NO_RULE, owner:
 
 def flow(proto: int, dst: str, dport: int = 0) -> Flow:
     return Flow(proto, ip_address("198.18.0.2"), 1, ip_address(dst), dport)
+
+
+def spoken(reason: Reason, seen: Seen) -> Entry:
+    """Of a client that an address of example.com's was opened for."""
+    decision = Decision(Action.DENY, reason, None, seen.name)
+    return Entry(flow(6, "192.0.2.1", 443), decision, NPM, ("example.com",), seen=seen)
 
 
 def told(*entries: Entry, trouble: tuple[str, ...] = (), audit: bool = False) -> list[str]:
@@ -81,6 +88,29 @@ def told(*entries: Entry, trouble: tuple[str, ...] = (), audit: bool = False) ->
             ],
         ),
         (
+            spoken(Reason.NO_RULE, Seen(Spoken.TLS, "evil.test")),
+            [
+                "  ✗ tcp 192.0.2.1:443 (example.com) asked for evil.test  by /usr/bin/node postinstall.js (pid 4711)",
+                "      no rule names it",
+                "      to allow it: evil.test",
+            ],
+        ),
+        (
+            spoken(Reason.NAME, Seen(Spoken.HTTP, "b.example")),
+            [
+                "  ✗ tcp 192.0.2.1:443 (example.com) asked for b.example  by /usr/bin/node postinstall.js (pid 4711)",
+                "      the client asked for an allowed host, but at an address that this host was not resolved to",
+            ],
+        ),
+        (
+            spoken(Reason.NO_NAME, Seen(Spoken.OTHER, None)),
+            [
+                "  ✗ tcp 192.0.2.1:443 (example.com)  by /usr/bin/node postinstall.js (pid 4711)",
+                "      the client did not say which of the address's hosts it wants",
+                "      to allow it: example.com no-sni",
+            ],
+        ),
+        (
             denied(None, Reason.FAULT, None),
             [
                 "  ✗ an unreadable packet  by an unknown process",
@@ -88,7 +118,7 @@ def told(*entries: Entry, trouble: tuple[str, ...] = (), audit: bool = False) ->
             ],
         ),
     ],
-    ids=["question", "address", "port", "ping", "protocol", "fault"],
+    ids=["question", "address", "port", "ping", "protocol", "name", "elsewhere", "nameless", "fault"],
 )
 def test_a_denial(entry: Entry, lines: list[str]) -> None:
     assert told(entry) == ["dnsfw: 1 denied, 0 allowed", *lines]
@@ -100,6 +130,12 @@ def test_like_denials_are_one_line_and_the_most_frequent_comes_first() -> None:
     assert lines[0] == "dnsfw: 4 denied, 0 allowed"
     assert lines[1].startswith("  ✗ resolve often.test ×3  by ")
     assert lines[4].startswith("  ✗ resolve once.test  by ")
+
+
+def test_a_connection_is_counted_once_when_its_client_has_spoken() -> None:
+    opened = Entry(flow(6, "192.0.2.1", 443), Decision(Action.PEEK, Reason.ALLOW_RULE, ALLOWING, None), NPM, ())
+    allowed = replace(opened, decision=replace(opened.decision, action=Action.ALLOW))
+    assert told(opened, allowed) == ["dnsfw: nothing denied, 1 allowed"]
 
 
 def test_nothing_denied_audit_and_trouble() -> None:

@@ -13,9 +13,9 @@ import pytest
 from dnsfw.gate import Gate
 from dnsfw.journal import Journal, Keeping
 from dnsfw.privilege import ROOT
-from dnsfw.records import Entry, to_record
+from dnsfw.records import Entry, SeenRecord, to_record
 from dnsfw.tally import Tally
-from policy import Action, Bindings, Decision, Flow, Owner, Proto, Query, Reason, address
+from policy import Action, Bindings, Decision, Flow, Owner, Proto, Query, Reason, Seen, Spoken, address
 from policy.parse import parse
 
 CLIENT = address("198.18.0.2")
@@ -152,3 +152,32 @@ def test_a_journal_that_nobody_writes_counts_what_it_loses(tmp_path: Path, backl
         journal.record(entry)
     journal.close()
     assert journal.lost == backlog
+
+
+def test_a_flow_s_client_is_judged_by_the_names_of_its_beginning_and_those_since() -> None:
+    entries: list[Entry] = []
+    policy = parse("allowed.example\nlater.example\n", "p")
+    now = [NOW]
+    judge = Gate(policy, Bindings(), lambda _: OWNER, entries.append, lambda: now[0])
+    judge.bindings.bind("allowed.example", [(GOOD, 60.0)], NOW)
+    action, connection = judge.open(flow(str(GOOD)))
+    assert action is Action.PEEK
+    now[0] += 61.0  # the binding is gone; the connection is not new
+    assert judge.named(connection, Seen(Spoken.TLS, "allowed.example")) is Action.ALLOW
+    assert judge.named(connection, Seen(Spoken.TLS, "later.example")) is Action.DENY
+    assert entries[-1].decision.reason is Reason.NAME
+    judge.bindings.bind("later.example", [(GOOD, 60.0)], now[0])
+    assert judge.hinted(connection, Seen(Spoken.TLS, "later.example"))
+    assert judge.named(connection, Seen(Spoken.TLS, "later.example")) is Action.ALLOW
+    assert [entry.decision.action for entry in entries] == [Action.PEEK, Action.ALLOW, Action.DENY, Action.ALLOW]
+
+
+def test_audit_lets_a_client_say_what_it_likes() -> None:
+    entries: list[Entry] = []
+    judge = gate(entries, audit=True)
+    judge.bindings.bind("allowed.example", [(GOOD, 60.0)], NOW)
+    _, connection = judge.open(flow(str(GOOD)))
+    assert judge.named(connection, Seen(Spoken.TLS, "evil.test")) is Action.ALLOW
+    assert judge.unread(connection, "two Host fields") is Action.ALLOW
+    assert [entry.decision.reason for entry in entries[1:]] == [Reason.NO_RULE, Reason.MALFORMED]
+    assert to_record(entries[1], 0.0, "audit").seen == SeenRecord("tls", "evil.test")

@@ -11,10 +11,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import IO
 
 from bench.bed import Bed, BenchError
 from bench.figure import Figure, at_least, at_most, number
+from bench.floor import empty_hooks
 from bpf.cgroup import CgroupPaths
 from bpf.loader import Attached, start_loading
 from bpf.owners import Owners, Sources
@@ -24,37 +26,11 @@ from dnsfw.playground import atlas
 from policy.values import Flow, Proto, address
 
 _LOADS, _LOOK_UPS = 5, 20_000
-_ROUNDS, _SENDS, _CONNECTS = 5, 100_000, 3000
-_PROCESSES = 4000
+_CALLS, _ROUNDS = 1_000_000, 200  # of each kind in all; each cgroup's share of a round is made at once
+_PROCESSES, _A_SECOND = 20_000, 2_000
+_PATIENCE = 300.0  # seconds for any one program
+_CLOSED_PORT = 1
 
-# Run in the watched cgroup or beside it: HOST PORT COUNT; each says its own figure. A TCP connect goes to a closed
-# port: the other side's kernel answers, and no server's pace is measured.
-_TIMED = """
-import socket, struct, sys, time
-to, closed, count = (sys.argv[1], int(sys.argv[2])), (sys.argv[1], 1), int(sys.argv[3])
-def timed(once):
-    for _ in range(50): once()
-    started = time.perf_counter()
-    for _ in range(count): once()
-    print((time.perf_counter() - started) / count * 1e6)
-"""
-_SENDTO = (
-    _TIMED
-    + """
-udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-timed(lambda: udp.sendto(b"x", to))
-"""
-)
-_CONNECT = (
-    _TIMED
-    + """
-def once():
-    with socket.socket() as tcp:
-        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        tcp.connect_ex(closed)
-timed(once)
-"""
-)
 _STAY = """
 import socket, sys
 to = (sys.argv[1], int(sys.argv[2]))
@@ -64,31 +40,22 @@ socks[2].sendto(b"x", to)
 print(*socks[0].getsockname(), socks[1].getsockname()[1], socks[2].getsockname()[1], flush=True)
 sys.stdin.read()
 """
-# Each process connects and exits at once; its pid and port go to the bench, which may read them later.
-_SHORT_LIVED = """
-import os, socket, sys
-to = (sys.argv[1], int(sys.argv[2]))
-os.fork()  # two of us do the same
-for _ in range(int(sys.argv[3]) // 2):
-    pid = os.fork()
-    if pid == 0:
-        tcp = socket.socket(); tcp.setblocking(False); tcp.connect_ex(to)
-        os.write(1, b"%d %s %d\\n" % (os.getpid(), tcp.getsockname()[0].encode(), tcp.getsockname()[1]))
-        os._exit(0)
-    os.waitpid(pid, 0)
-"""
 
 
 def measure(bed: Bed) -> list[Figure]:
     with ExitStack() as stack:
-        watched = stack.enter_context(cgroups.cgroup(f"dnsfw-bench-{os.getpid()}"))
-        beside = stack.enter_context(cgroups.cgroup(f"dnsfw-bench-{os.getpid()}-beside"))
+        watched, floor, beside = (
+            stack.enter_context(cgroups.cgroup(f"dnsfw-bench-{os.getpid()}-{name}"))
+            for name in ("watched", "floor", "beside")
+        )
         figures = [_load(watched)]
         attached = stack.enter_context(start_loading(watched).finish(20))
         figures += _look_up(bed, watched, attached)
-        figures.append(_cost(bed, (watched, beside), "sendto()", _SENDTO, _SENDS))
-        figures.append(_cost(bed, (watched, beside), "TCP connect()", _CONNECT, _CONNECTS))
-        return [*figures, *_short_lived(bed, watched, attached)]
+        stack.enter_context(empty_hooks(floor))
+        calls, shortlived = (_compiled(stack, name) for name in ("calls", "shortlived"))
+        for call in ("sendto", "connect"):
+            figures += _cost(bed, calls, call, (watched, floor, beside))
+        return [*figures, *_short_lived(bed, shortlived, watched, attached)]
 
 
 def _load(cgroup: Path) -> Figure:
@@ -127,36 +94,48 @@ def _one_look_up(owners: Owners, kind: str, flow: Flow, pid: int) -> Figure:
     return Figure(f"owner of a {kind} flow, p50", median(times) * 1e6, "µs", at_most(15))
 
 
-def _cost(bed: Bed, groups: tuple[Path, Path], call: str, script: str, count: int) -> Figure:
-    """The same program in a watched cgroup and in one that isn't. Rounds alternate."""
-    rounds = [tuple(_timed(bed, group, script, count) for group in groups) for _ in range(_ROUNDS)]
-    ratios = tuple(watched / free for watched, free in rounds)
-    watched, free = (median(side) for side in zip(*rounds, strict=True))
-    return Figure(
-        f"{call} with attribution",
-        median(ratios),
-        "times",
-        at_most(1.03),
-        f"{number(watched)} / {number(free)} µs",
-        ratios,
-    )
+def _compiled(stack: ExitStack, name: str) -> Path:
+    """A program of this folder's, which would cost more in Python than what it measures."""
+    folder = Path(stack.enter_context(TemporaryDirectory()))
+    source, made = Path(__file__).with_name(f"{name}.c"), folder / name
+    subprocess.run(["gcc", "-O2", "-Wall", "-Werror", "-o", str(made), str(source)], check=True)
+    return made
 
 
-def _timed(bed: Bed, cgroup: Path, script: str, count: int) -> float:
-    with _running(bed, cgroup, script, str(count)) as process:
-        return float(process.says.readline())
+def _cost(bed: Bed, program: Path, call: str, groups: tuple[Path, Path, Path]) -> Iterator[Figure]:
+    """The same calls in a watched cgroup, in one with empty programs on the same hooks, and in one with none."""
+    share = _CALLS // _ROUNDS // len(groups)
+    words = [call, str(share), str(_ROUNDS), *map(str, groups)]
+    said = _output(bed, [str(program), atlas.ALLOWED.v4, str(_CLOSED_PORT), *words])
+    rounds = [tuple(map(float, line.split())) for line in said.splitlines()]
+    watched, floor, free = (median(side) for side in zip(*rounds, strict=True))
+    ratios = tuple(one / other for one, _, other in rounds)
+    least = median(empty / other for _, empty, other in rounds)
+    each = f"{number(watched)} µs watched, {number(floor)} with empty hooks, {number(free)} with none"
+    yield Figure(f"{call}() with attribution", median(ratios), "times", at_most(1.03), each, ratios)
+    yield Figure(f"{call}() with empty hooks: the floor", least, "times", None, f"{share * _ROUNDS:,} calls each")
 
 
-def _short_lived(bed: Bed, cgroup: Path, attached: Attached) -> Iterator[Figure]:
+def _output(bed: Bed, command: list[str]) -> str:
+    with bed.world.popen(command, stdout=subprocess.PIPE, text=True) as process:
+        said, _ = process.communicate(timeout=_PATIENCE)
+    if process.returncode != 0:
+        raise BenchError(f"{command[0]} ended with {process.returncode}")
+    return str(said)
+
+
+def _short_lived(bed: Bed, program: Path, cgroup: Path, attached: Attached) -> Iterator[Figure]:
     """Looked up as they come, as packets are."""
-    with (
-        _running(bed, cgroup, _SHORT_LIVED, str(_PROCESSES)) as driver,
-        _owners(driver.pid, attached) as owners,
-    ):
-        started = time.perf_counter()
-        known = sum(_is_known(owners, *line.split()) for line in driver.says)
-        rate = _PROCESSES / (time.perf_counter() - started)
-        against = f"{rate:,.0f} a second; {dict(owners.counts)}"
+    words = [str(program), atlas.ALLOWED.v4, str(atlas.DISCARD_PORT), str(_PROCESSES), str(_A_SECOND)]
+    with _started(bed, cgroup, words) as driver, _owners(driver.pid, attached) as owners:
+        known, rate = 0, 0.0
+        for line in driver.says:
+            pid, where, port = line.split()
+            if pid == "done":
+                rate = float(where)
+                break
+            known += _is_known(owners, pid, where, port)
+        against = f"{rate:,.0f} a second; {dict(owners.counts)}; lost: {owners.evicted()}"
     yield Figure("owners known, of processes that connect and exit", known / _PROCESSES, "", at_least(0.999), against)
 
 
@@ -188,6 +167,12 @@ class Running:
 @contextmanager
 def _running(bed: Bed, cgroup: Path, script: str, *arguments: str) -> Iterator[Running]:
     command = [sys.executable, "-I", "-S", "-c", script, atlas.ALLOWED.v4, str(atlas.DISCARD_PORT), *arguments]
+    with _started(bed, cgroup, command) as running:
+        yield running
+
+
+@contextmanager
+def _started(bed: Bed, cgroup: Path, command: list[str]) -> Iterator[Running]:
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with bed.world.popen(command, **pipes, preexec_fn=lambda: cgroups.join(cgroup)) as process:
         if process.stdout is None or process.stdin is None:

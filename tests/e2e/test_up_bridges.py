@@ -103,4 +103,8 @@ def test_a_container_reaches_what_the_policy_names_and_nothing_else(
     records = [json.loads(line) for line in journal.read_text().splitlines()]
     flows = [record for record in records if record.get("subject", {}).get("kind") == "flow"]
     assert {flow["subject"]["src"] for flow in flows} == {("172.30.0.2", "fd30::2")[version == 6]}
-    assert {flow["owner"] and flow["owner"]["exe"] for flow in flows} == {str(Path(sys.executable).resolve())}
+    asked = [record for record in records if record.get("subject", {}).get("kind") == "query"]
+    spoke = {record["owner"] and record["owner"]["exe"] for record in (*flows, *asked)}
+    assert spoke == {str(Path(sys.executable).resolve())}
+    assert flows
+    assert asked

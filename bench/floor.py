@@ -18,7 +18,7 @@ from bpf.syscall import link_to_cgroup
 _SYSCALL = {"x86_64": 321, "aarch64": 280}
 _PROG_LOAD = 5
 _RETURN_1 = struct.pack("=BBhi", 0xB7, 0, 0, 1) + struct.pack("=BBhi", 0x95, 0, 0, 0)  # r0 = 1; exit
-# prog_type, insn_cnt, insns, license, log_level, log_size, log_buf, kern_version, prog_flags, name, ifindex, attach type
+# prog_type, insn_cnt, insns, license, log_level, log_size, log_buf, kern_version, flags, name, ifindex, attach_type
 _LOAD = struct.Struct("=IIQQIIQII16sII")
 
 

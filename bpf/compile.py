@@ -23,7 +23,7 @@ from bpf.errors import BpfError
 from bpf.syscall import link_to_cgroup, trace
 
 HERE = Path(__file__).parent
-MAPS = ("flows", "sockets", "programs", "watched", "counts")
+MAPS = ("flows", "connections", "sockets", "programs", "watched", "counts")
 STEP_MAPS = ("steps",)
 
 # The program's name of each field of the kernel's that it reads.
@@ -185,6 +185,7 @@ def _kernel_flags(btf: Path, extent: Extent) -> Iterator[str]:
 def _our_flags(extent: Extent) -> Iterator[str]:
     yield f"-I{HERE}"
     yield f"-DCONTEST_NS={records.CONTEST_NS}ull"
+    yield f"-DDIGEST_FACTOR={records.DIGEST_FACTOR}ull"
     yield f"-DNOT_BELOW={records.NOT_BELOW}"
     yield f"-DOUR_PID_NS={Path('/proc/self/ns/pid').stat().st_ino}"
     if extent.bridged and (cookie := _netns_cookie()):

@@ -33,6 +33,7 @@ _MOST_FDS = 32
 # What the keys and values of each map must measure.
 _SHAPES: Mapping[str, tuple[int, int]] = {
     "flows": (records.FLOW_KEY.size, records.OWNER.size),
+    "connections": (records.WORD.size, records.CONNECTION.size),
     "sockets": (records.COOKIE.size, records.OWNER.size),
     "programs": (records.PROCESS_KEY.size, records.PROGRAM.size),
     "watched": (records.WORD.size, records.COUNT.size),
@@ -53,6 +54,7 @@ class Attached:
     another process that holds them (`take_over`) keeps the programs at work too."""
 
     flows: Map
+    connections: Map
     sockets: Map
     programs: Map
     watched: Map
@@ -78,7 +80,14 @@ class Attached:
             present: int = getattr(self, name).count()
             taken_out = 0 if gone is None else self._counted(gone)
             lost[name] = max(0, self._counted(new) - taken_out - present)
-        return {**lost, "children": self._counted(records.Counter.UNTRACKED_CHILDREN)}
+        lost["connections"] = self._counted(records.Counter.LOST_CONNECTIONS)
+        lost["children"] = self._counted(records.Counter.UNTRACKED_CHILDREN)
+        return lost
+
+    def connection(self, key: bytes) -> bytes | None:
+        """Who opened the TCP connection with that flow_key. Raises OSError."""
+        raw = self.connections.get(records.connection_place(key, self.connections.shape.max_entries))
+        return records.connection_owner(raw, key) if raw else None
 
     def _counted(self, counter: records.Counter) -> int:
         raw = self.counts.get(records.WORD.pack(counter))

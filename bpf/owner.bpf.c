@@ -6,7 +6,8 @@
  * bpf/compile.py are read, at offsets (TASK_..., MM_...) that it takes from this kernel's BTF.
  *
  * A program pays for this with every connect() and sendto(), so what repeats costs one look-up and one store; all
- * that is costly (paths, arguments, namespaces) is written once for each program that a process runs.
+ * that is costly (paths, arguments, namespaces) is written once for each program that a process runs. An LRU map is
+ * costly too (more than a microsecond for each new key), which connect() would pay each time.
  */
 #include "owner.h"
 
@@ -22,6 +23,7 @@
 #define PID_NAMESPACES 33 /* MAX_PID_NS_LEVEL and the initial one (pid_namespaces(7)) */
 
 BPF_TABLE("lru_hash", struct flow_key, struct owner, flows, 32768);
+BPF_TABLE("array", u32, struct connection, connections, CONNECTIONS);
 BPF_TABLE("lru_hash", u64, struct owner, sockets, 32768);
 BPF_TABLE("lru_hash", struct process_key, struct program, programs, 4096);
 BPF_TABLE("hash", u64, struct program, drafts, 256);  /* one a thread, while it describes itself */
@@ -332,6 +334,43 @@ static inline void own_flow(struct flow_key *flow, struct owner *owner) {
     count(NEW_FLOWS);
 }
 
+static inline u64 digest(u64 seed, u64 *words, int count) {
+#pragma unroll
+  for (int i = 0; i < count; i++) {
+    seed = (seed ^ words[i]) * DIGEST_FACTOR;
+    seed ^= seed >> 32;
+  }
+  return seed;
+}
+
+static inline int same_words(u64 *one, u64 *other, int count) {
+  u64 difference = 0;
+
+#pragma unroll
+  for (int i = 0; i < count; i++)
+    difference |= one[i] ^ other[i];
+  return difference == 0;
+}
+
+/* The newest connection owns its place. */
+static inline void own_connection(struct connection *now) {
+  u64 hash = digest(0, (u64 *)&now->flow, sizeof(now->flow) / 8);
+  u32 place = hash & (CONNECTIONS - 1);
+  struct connection *before = connections.lookup(&place);
+
+  if (!before)
+    return;
+  describe_program(&now->owner);
+  if (before->digest) {
+    if (!same_words((u64 *)&before->flow, (u64 *)&now->flow, sizeof(now->flow) / 8))
+      count(LOST_CONNECTIONS);
+    else if (contested(&now->flow, &before->owner, &now->owner))
+      now->owner.flags |= FLOW_CONTESTED;
+  }
+  now->digest = digest(hash, (u64 *)&now->owner, sizeof(now->owner) / 8);
+  *before = *now;
+}
+
 static inline void nobody_owns(struct flow_key *flow) {
   if (flows.delete(flow) == 0)
     count(GONE_FLOWS);
@@ -399,31 +438,30 @@ int on_sendmsg6(struct bpf_sock_addr *ctx) {
 
 /* A connecting TCP socket's whole tuple is known before its SYN leaves, still inside the connect() that sends it. */
 int on_sock_ops(struct bpf_sock_ops *ctx) {
-  struct flow_key flow = {};
-  struct owner owner = {};
+  struct connection now = {};
 
   ctx->reply = -1; /* no opinion */
   if (ctx->op != BPF_SOCK_OPS_TCP_CONNECT_CB)
     return 1;
   if (ctx->family == AF_INET6 && (ctx->remote_ip6[0] | ctx->remote_ip6[1] | (ctx->remote_ip6[2] ^ bpf_htonl(0xffff)))) {
-    COPY_IPV6(flow.source, ctx->local_ip6);
-    COPY_IPV6(flow.destination, ctx->remote_ip6);
+    COPY_IPV6(now.flow.source, ctx->local_ip6);
+    COPY_IPV6(now.flow.destination, ctx->remote_ip6);
   } else {
-    map_ipv4(flow.source, ctx->local_ip4);
-    map_ipv4(flow.destination, ctx->remote_ip4);
+    map_ipv4(now.flow.source, ctx->local_ip4);
+    map_ipv4(now.flow.destination, ctx->remote_ip4);
   }
-  flow.source_port = bpf_htons(ctx->local_port);
-  flow.destination_port = bpf_htons(bpf_ntohl(ctx->remote_port));
-  flow.protocol = TCP;
+  now.flow.source_port = bpf_htons(ctx->local_port);
+  now.flow.destination_port = bpf_htons(bpf_ntohl(ctx->remote_port));
+  now.flow.protocol = TCP;
 #ifdef TYPED
-  describe(&owner, bpf_get_socket_cookie(ctx), bpf_get_netns_cookie(ctx));
+  describe(&now.owner, bpf_get_socket_cookie(ctx), bpf_get_netns_cookie(ctx));
 #else
-  describe(&owner, bpf_get_socket_cookie(ctx), 0); /* kernels before 5.15 don't say: any namespace may contest it */
+  describe(&now.owner, bpf_get_socket_cookie(ctx), 0); /* kernels before 5.15 don't say: any namespace may contest it */
 #endif
-  own_flow(&flow, &owner);
-  if (flow.destination_port == bpf_htons(DNS)) {
-    owner.flags = 0;
-    own_socket(&owner);
+  own_connection(&now);
+  if (now.flow.destination_port == bpf_htons(DNS)) {
+    now.owner.flags = 0;
+    own_socket(&now.owner);
   }
   return 1;
 }

@@ -8,6 +8,7 @@
 #define EXE_BYTES  512  /* a path longer than this is unknown, and said to be */
 #define NAME_BYTES 256  /* NAME_MAX and its NUL */
 #define ARGV_BYTES 1024 /* what follows is cut, and said to be */
+#define CONNECTIONS 65536 /* places for TCP connections, a power of two */
 #define SURROUNDINGS_BYTES 32768 /* a step that is given more is unknown */
 
 enum { FLOW_CONTESTED = 1 }; /* two processes used one flow at once: nobody owns it */
@@ -15,7 +16,7 @@ enum { PROGRAM_EXE = 1, PROGRAM_DELETED = 2, PROGRAM_ARGV = 4, PROGRAM_ARGV_CUT 
 enum { SURROUNDINGS_WHOLE = 1 };
 
 /* What is counted, one slot each: records that a map had to take in, and those it was told to drop. */
-enum { NEW_FLOWS, NEW_SOCKETS, NEW_PROGRAMS, GONE_FLOWS, UNTRACKED_CHILDREN, COUNTS };
+enum { NEW_FLOWS, NEW_SOCKETS, NEW_PROGRAMS, GONE_FLOWS, LOST_CONNECTIONS, UNTRACKED_CHILDREN, COUNTS };
 
 /* A transport tuple as it is on the wire: network byte order, IPv4 as ::ffff:a.b.c.d. The source address is zero
  * where the kernel has not chosen it yet (unconnected UDP), the destination of a question that is redirected behind
@@ -46,6 +47,14 @@ struct owner {
   u64 netns; /* the socket's network namespace, as a cookie */
   u32 uid;   /* in the initial user namespace */
   u32 flags;
+};
+
+/* Who opened a TCP connection. It stands at the place that its tuple leads to, over what stood there. Nobody locks that:
+ * the digest is over all the rest, so that what two processors wrote at once is seen to be nobody's. */
+struct connection {
+  struct flow_key flow;
+  struct owner owner;
+  u64 digest;
 };
 
 /* What a process ran, and where, when it first used a socket. */

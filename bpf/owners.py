@@ -81,7 +81,7 @@ class Owners:
             if flow.dport in sources.attached.watched_ports:
                 return flows.get(records.flow_key(flow)) or flows.get(records.question_key(flow))
             if flow.proto == Proto.TCP:
-                return flows.get(records.flow_key(flow))
+                return sources.attached.connection(records.flow_key(flow))
             if flow.proto == Proto.UDP:
                 return _udp(sources, flow)
         except OSError:

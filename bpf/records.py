@@ -18,6 +18,8 @@ from policy.values import Address, Flow
 # its verdict, shorter than ports take to come round.
 CONTEST_NS = 200_000_000
 
+DIGEST_FACTOR = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio: odd, its bits well mixed
+
 _V4_MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291 section 2.5.5.2
 _ANYWHERE = bytes(16)
 _DNS = 53
@@ -78,6 +80,7 @@ OWNER = Layout(
         ("flags", "I"),
     ),
 )
+CONNECTION = Layout("connection", "=", (("flow", f"{FLOW_KEY.size}s"), ("owner", f"{OWNER.size}s"), ("digest", "Q")))
 PROGRAM = Layout(
     "program",
     "=",
@@ -105,7 +108,7 @@ WORD = struct.Struct("=I")  # an index into an array
 COUNT = struct.Struct("=Q")
 _COOKIE_AT = PROCESS_KEY.size
 _NO_STEP = bytes(PROCESS_KEY.size)
-LAYOUTS = (FLOW_KEY, PROCESS_KEY, OWNER, PROGRAM, SURROUNDINGS)
+LAYOUTS = (FLOW_KEY, PROCESS_KEY, OWNER, CONNECTION, PROGRAM, SURROUNDINGS)
 
 
 class FlowFlag(IntFlag):
@@ -130,7 +133,8 @@ class Counter(IntEnum):
     NEW_SOCKETS = 1
     NEW_PROGRAMS = 2
     GONE_FLOWS = 3
-    UNTRACKED_CHILDREN = 4
+    LOST_CONNECTIONS = 4
+    UNTRACKED_CHILDREN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +186,30 @@ def flow_key(flow: Flow, *, any_source: bool = False) -> bytes:
 def question_key(flow: Flow) -> bytes:
     """The key of a question, wherever it was sent to before it was redirected to us."""
     return FLOW_KEY.format.pack(_wire(flow.src), _ANYWHERE, flow.sport, _DNS, flow.proto)
+
+
+_KEY_WORDS = struct.Struct("=5Q")
+_OWNER_WORDS = struct.Struct("=8Q")
+
+
+def digest(seed: int, words: tuple[int, ...]) -> int:
+    """As in owner.bpf.c."""
+    for word in words:
+        seed = (seed ^ word) * DIGEST_FACTOR & 0xFFFFFFFFFFFFFFFF
+        seed ^= seed >> 32
+    return seed
+
+
+def connection_place(key: bytes, places: int) -> bytes:
+    """Where a connection with that flow_key stands, of so many places."""
+    return WORD.pack(digest(0, _KEY_WORDS.unpack(key)) % places)
+
+
+def connection_owner(record: bytes, key: bytes) -> bytes | None:
+    """The owner in a record, if it is whole and of that flow_key."""
+    flow, owner, said = CONNECTION.format.unpack(record)
+    whole = digest(digest(0, _KEY_WORDS.unpack(key)), _OWNER_WORDS.unpack(owner)) == said
+    return owner if flow == key and whole else None
 
 
 def identity(record: bytes) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 from hypothesis import given
@@ -38,7 +39,7 @@ def test_flow_key_is_in_network_order_and_ipv4_is_mapped(flow: Flow, any_source:
 
 
 def test_layouts_have_the_sizes_of_owner_h() -> None:
-    assert [layout.size for layout in records.LAYOUTS] == [40, 24, 64, 1864, 32784]
+    assert [layout.size for layout in records.LAYOUTS] == [40, 24, 64, 112, 1864, 32784]
 
 
 def test_assertions_name_every_field() -> None:
@@ -80,6 +81,29 @@ def test_any_program_record_becomes_text_that_json_carries(raw: bytes) -> None:
 def test_any_owner_record_is_read(raw: bytes) -> None:
     use = records.read_use(raw)
     assert raw.startswith(use.process)
+
+
+KEY = records.flow_key(Flow(Proto.TCP, address("10.0.0.1"), 4660, address("192.0.2.1"), 443))
+
+
+def connection(key: bytes, owner: bytes) -> bytes:
+    flow_words = [int.from_bytes(key[at : at + 8], sys.byteorder) for at in range(0, len(key), 8)]
+    owner_words = [int.from_bytes(owner[at : at + 8], sys.byteorder) for at in range(0, len(owner), 8)]
+    return key + owner + records.COUNT.pack(records.digest(0, (*flow_words, *owner_words)))
+
+
+@given(st.binary(min_size=64, max_size=64), st.integers(0, 111), st.integers(1, 255))
+def test_a_connection_s_record_that_is_not_whole_is_nobody_s(owner: bytes, at: int, other: int) -> None:
+    """As two processors leave it that write at once, or one while we read."""
+    raw = connection(KEY, owner)
+    assert records.connection_owner(raw, KEY) == owner
+    torn = bytearray(raw)
+    torn[at] ^= other
+    assert records.connection_owner(bytes(torn), KEY) is None
+
+
+def test_an_empty_place_is_nobody_s() -> None:
+    assert records.connection_owner(bytes(records.CONNECTION.size), KEY) is None
 
 
 @given(st.binary(max_size=100))

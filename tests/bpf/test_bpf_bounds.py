@@ -1,0 +1,59 @@
+"""Tables that are full: what is lost is unknown, never another's, and counted."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+
+from bpf import records
+from policy.values import Flow, Proto, address
+from tests.bpf.conftest import Bed
+from tests.bpf.speakers import facts
+
+pytestmark = pytest.mark.kernel("root", "netns", "nft", "bpf", "cgroup2")
+
+MANY = """
+s = udp("4"); s.bind(("10.9.9.1", 0)); port = s.getsockname()[1]
+for host in range(1, 5):
+    for to in range(1, 10001): s.sendto(b"x", ("198.51.100.%d" % host, to))
+print(port, flush=True); wait()
+"""
+TWO = """
+to = sys.argv[2:]
+socks = []
+for host, port in zip(to[::2], to[1::2]):
+    s = tcp("4"); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); s.bind(("10.9.9.1", int(sys.argv[1])))
+    s.setblocking(False); s.connect_ex((host, int(port))); socks.append(s)
+print("done", flush=True); wait()
+"""
+
+
+def test_flows_that_were_pushed_out_are_unknown_and_counted(bed: Bed) -> None:
+    before = bed.owners.evicted()["flows"]
+    speaker = bed.speaker(MANY)
+    port = int(speaker.line())
+    assert bed.owners.evicted()["flows"] - before >= 40_000 - bed.sources.attached.flows.shape.max_entries
+    source = address("10.9.9.1")
+    sent = [Flow(Proto.UDP, source, port, address(f"198.51.100.{host}"), to) for host in (1, 4) for to in (1, 10_000)]
+    owners = [bed.owners.of(flow) for flow in sent]
+    assert owners[0] is None
+    assert owners[-1] == facts(speaker, bed)
+
+
+def test_a_connection_in_another_s_place_pushes_it_out(bed: Bed) -> None:
+    """Two tuples that lead to one place."""
+    source, port, places = address("10.9.9.1"), 40_404, bed.sources.attached.connections.shape.max_entries
+    seen: dict[bytes, Flow] = {}
+    for host, to in product(range(1, 255), range(2, 1000)):
+        later = Flow(Proto.TCP, source, port, address(f"198.51.100.{host}"), to)
+        place = records.connection_place(records.flow_key(later), places)
+        if (earlier := seen.setdefault(place, later)) is not later:
+            break
+    before = bed.owners.evicted()["connections"]
+    ends = [str(part) for flow in (earlier, later) for part in (flow.dst, flow.dport)]
+    speaker = bed.speaker(TWO, str(port), *ends)
+    assert speaker.line() == "done"
+    assert bed.owners.of(earlier) is None
+    assert bed.owners.of(later) == facts(speaker, bed)
+    assert bed.owners.evicted()["connections"] > before

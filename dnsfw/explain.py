@@ -93,7 +93,7 @@ def _text(subject: str, question: Asked, decision: Decision, near: list[Near]) -
         lines.append(f"to allow it: {line}")
         if isinstance(question.subject, Request):
             host = suggest(question.subject.flow, question.owner, question.names)
-            lines.append(f"    (`dnsfw run` can't enforce that yet; the whole host: {host})")
+            lines.append(f"    (or the whole host: {host})")
     elif decision.reason is Reason.DENY_RULE:
         lines.append("no line can allow it: a deny rule wins wherever it stands")
     return "\n".join(lines)

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import connects, dns, memory, owners, peek, policy, proxy, resolver, start, throughput
+from bench import connects, daemon, dns, memory, owners, peek, policy, proxy, resolver, start, throughput
 from bench.bed import Bed
 from bench.figure import Figure
 
@@ -27,6 +27,7 @@ MEASURES: dict[str, Callable[[Bed], list[Figure]]] = {
     "owners": owners.measure,
     "policy": policy.measure,
     "proxy": proxy.measure,
+    "daemon": daemon.measure,
 }
 
 

@@ -28,7 +28,7 @@ def measure(bed: Bed) -> list[Figure]:
         if run.stdout is None or run.stdout.readline() != "loaded\n":
             raise BenchError("the command under load did not get through")
         processes = [pid for pid in family(run.pid) if _argv(pid)[: len(command)] != command]
-        resident, proportional = (sum(_kilobytes(pid, what) for pid in processes) / 1024 for what in ("Rss", "Pss"))
+        resident, proportional = (sum(kilobytes(pid, what) for pid in processes) / 1024 for what in ("Rss", "Pss"))
         run.communicate()
     against = (
         f"{len(processes)} processes after {_CONNECTS} connects; shared pages counted once: {number(proportional)} MB"
@@ -46,7 +46,7 @@ def _argv(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
 
 
-def _kilobytes(pid: int, what: str) -> int:
+def kilobytes(pid: int, what: str) -> int:
     """A sum over the process's mappings: Rss counts a shared page in every process, Pss once in all (proc(5))."""
     text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
     found = re.search(rf"^{what}:\s+(\d+) kB", text, re.MULTILINE)

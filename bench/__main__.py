@@ -12,7 +12,21 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import connects, daemon, dns, memory, owners, peek, policy, proxy, resolver, start, throughput
+from bench import (
+    connects,
+    daemon,
+    dns,
+    memory,
+    opensnitch,
+    owners,
+    peek,
+    policy,
+    proxy,
+    resolver,
+    start,
+    storm,
+    throughput,
+)
 from bench.bed import Bed
 from bench.figure import Figure
 
@@ -25,6 +39,8 @@ MEASURES: dict[str, Callable[[Bed], list[Figure]]] = {
     "dns": dns.measure,
     "resolver": resolver.measure,
     "owners": owners.measure,
+    "storm": storm.measure,
+    "opensnitch": opensnitch.measure,
     "policy": policy.measure,
     "proxy": proxy.measure,
     "daemon": daemon.measure,

@@ -147,6 +147,17 @@ unpack_nginx() (
   dpkg-deb -x nginx_*.deb .
 )
 
+# --- OpenSnitch, which bench/ compares with ---
+
+opensnitch_is_there() { [ -x .setup/opensnitch/usr/bin/opensnitchd ]; }
+
+# Unpacked, not installed: an installed one begins to filter this machine's packets.
+unpack_opensnitch() (
+  rm -rf .setup/opensnitch && mkdir .setup/opensnitch && cd .setup/opensnitch &&
+  { apt-get download -q opensnitch || { update_lists && apt-get download -q opensnitch; }; } &&
+  dpkg-deb -x opensnitch_*.deb .
+)
+
 # --- all of it ---
 
 main() {
@@ -177,6 +188,8 @@ main() {
   project_is_installed || step "dnsfw itself, editable: .venv/bin/dnsfw" install_project || fail "see above"
   [ "${1:-}" = guard ] || nginx_is_there || step "nginx into .setup/nginx (apt-get download)" unpack_nginx ||
     fail "could not unpack it: see above"
+  [ "${1:-}" != bench ] || opensnitch_is_there || step "OpenSnitch into .setup/opensnitch (apt-get download)" \
+    unpack_opensnitch || say "OpenSnitch could not be had; what is compared with it is left out"
   [ "${1:-}" = guard ] || action_lint_is_installed || step "ESLint for action/ (npm ci)" install_action_lint || fail "see above"
 }
 

@@ -7,7 +7,6 @@ the question along the chain of aliases, in whatever order the records came.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from policy.values import Address, Network, address
@@ -27,8 +26,7 @@ class AnswerError(ValueError):
     """A well-formed response that does not make an answer: an alias loop, two aliases for one name, …"""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What a question came to. `addresses` are those to bind to the asked name; `ttl` is how many seconds it may
     be repeated (0: not at all); `filtered` counts records taken out for the addresses in them."""
 
@@ -48,14 +46,13 @@ class Rights(NamedTuple):
     within: tuple[Network, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(NamedTuple):
     """What was asked, and what may be in the answer. `asked` is a flat wire name in lower case."""
 
     asked: bytes
     qtype: int
     dnssec_ok: bool = False
-    rights: Rights = field(default_factory=Rights)
+    rights: Rights = Rights()
 
     def fits(self, raw: bytes) -> bool:
         """Whether a name may resolve to these 4 or 16 octets. An IPv4 address in 16 of them (v4-mapped) is itself

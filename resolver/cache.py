@@ -7,8 +7,8 @@ decides: whoever takes an answer out has asked the judge first, and binds its ad
 from __future__ import annotations
 
 import struct
-from dataclasses import InitVar, dataclass, field, replace
-from typing import Final
+from dataclasses import InitVar, dataclass, field
+from typing import Final, NamedTuple
 
 from cachetools import LRUCache
 
@@ -29,8 +29,7 @@ type Bound = tuple[tuple[Address, float], ...]
 type AnswerKey = tuple[Asked, Rights]  # what was asked, and what its rule says of the addresses
 
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
+class _Kept(NamedTuple):
     """An answer, or that there was none to be had, from `at` until `until`."""
 
     answer: Answer | Failed
@@ -81,8 +80,7 @@ def aged(answer: Answer, seconds: int) -> Answer:
     def older(record: Record) -> Record:
         return record._replace(ttl=max(0, record.ttl - seconds))
 
-    return replace(
-        answer,
+    return answer._replace(
         records=tuple(older(record) for record in answer.records),
         authority=tuple(older(record) for record in answer.authority),
         addresses=tuple((each, max(0.0, ttl - seconds)) for each, ttl in answer.addresses),

@@ -7,10 +7,11 @@ comes out. Starts from refusing: nothing is looked up, repeated or bound before 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from policy.rules import Flag, Rule
 from policy.values import Action, Address, Flow, Proto, Query, Reason
@@ -73,8 +74,7 @@ class Counters:
     unsent: int = 0  # replies that the socket did not take
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
+class Pending(NamedTuple):
     """An allowed question that waits for its answer. `data` is the message it came in, `generation` the policy's that
     allowed it."""
 
@@ -91,8 +91,7 @@ class Pending:
         return self.question.udp_size if self.query.client.proto == Proto.UDP else MAX_TCP
 
 
-@dataclass(frozen=True, slots=True)
-class _Said:
+class _Said(NamedTuple):
     """A query and who it is from. `question` is None where its octets were recognised unread."""
 
     data: bytes
@@ -171,7 +170,7 @@ class Core:
             if decision.action is not Action.ALLOW:
                 self.counters.revoked += 1
                 return self._deny(pending.question, decision.reason)
-            pending = replace(pending, rule=decision.rule, rights=rights_of(decision.rule))
+            pending = pending._replace(rule=decision.rule, rights=rights_of(decision.rule))
         result = self._result(pending, outcome)
         lifetime = self._config.failure_ttl if isinstance(result, Failed) else result.ttl
         self._answers.put((pending.asked, pending.rights), result, lifetime, now)

@@ -58,8 +58,7 @@ class Patience:
     near_misses: int = 20  # wrong replies until UDP is given up for TCP, where they can't be forged (RFC 5452 9.3)
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(NamedTuple):
     """Send `payload` (one message, without TCP's length) to `upstream`; over UDP from a socket never used before.
     `cookie` is the one in it."""
 
@@ -69,8 +68,7 @@ class Attempt:
     cookie: Cookie | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(NamedTuple):
     message: Message
     upstream: Upstream
     rtt: float

@@ -29,10 +29,19 @@ _TICK: Final = 0.02  # seconds between looks at the deadlines: a timer for each 
 
 
 class Forwarder:
-    """Puts each different question to the upstreams once, for however many wait for it."""
+    """Puts each different question to the upstreams once, for however many wait for it. `turn_over` is called when all
+    that came in at once has been seen to."""
 
-    def __init__(self, config: ResolverConfig, clock: Clock, fault: Fault, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        config: ResolverConfig,
+        clock: Clock,
+        fault: Fault,
+        loop: asyncio.AbstractEventLoop,
+        turn_over: Callable[[], None],
+    ) -> None:
         self._config, self._loop = config, loop
+        self.turn_over = turn_over
         self._standings = Standings(config.upstreams)
         self._cookies = Cookies()
         self._runs: dict[Asked, _Run] = {}
@@ -42,7 +51,7 @@ class Forwarder:
         self.clock = clock
         self.concerns: Query | None = None  # whose question is being seen to
         self.boundary = Boundary(fault, lambda: self.concerns)
-        self.readiness = Readiness(loop)
+        self.readiness = Readiness(loop, turn_over)
         secure = any(each.transport is Transport.TLS for each in config.upstreams)
         tls = verifying_context(config.authorities) if secure else None  # megabytes, where nobody needs it
         self.streams = Streams(loop, config.upstream_idle, tls, lambda error: fault(error, None))
@@ -101,6 +110,7 @@ class Forwarder:
         for run in [run for run in self._runs.values() if run.exchange.deadline <= now]:
             run.time_out()
         self._keep_time()
+        self.turn_over()
 
 
 class _Run:
@@ -126,10 +136,14 @@ class _Run:
         self._advance(self.exchange.time_out, self._forwarder.clock())
 
     def heard(self, data: bytes) -> None:
+        """Over a stream."""
         self._advance(self.exchange.receive, data, self._forwarder.clock())
+        self._forwarder.turn_over()
 
     def hung_up(self) -> None:
+        """It was a stream's end."""
         self._advance(self.exchange.closed, self._forwarder.clock())
+        self._forwarder.turn_over()
 
     def _advance[*A](self, happened: Callable[[*A], Step | None], *what: *A) -> None:
         """Tell the exchange what happened, and carry out what it says."""
@@ -168,7 +182,7 @@ class _Run:
         except OSError:
             self._advance(self.exchange.network_error, self._forwarder.clock())
         else:
-            self.heard(data)
+            self._advance(self.exchange.receive, data, self._forwarder.clock())
 
     def _close_attempt(self) -> None:
         if self._socket is not None:

@@ -57,8 +57,7 @@ class Record(NamedTuple):
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """One checked response. `asked` is the question's name with its case, as the server returned it; `cookie` is the
     data of its COOKIE option, `extended` the high bits of its rcode. Additional records are checked for form and then
     dropped, since nothing here ever believes one."""

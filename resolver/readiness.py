@@ -15,10 +15,11 @@ _BATCH: Final = 64  # as many as a listener takes a wake-up: neither starves the
 
 
 class Readiness:
-    """Calls back when a descriptor is readable or in error, for as long as it is."""
+    """Calls back when a descriptor is readable or in error, for as long as it is; and `turn_over` after all that were
+    so at once."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+    def __init__(self, loop: asyncio.AbstractEventLoop, turn_over: Callable[[], None] = lambda: None) -> None:
+        self._loop, self._turn_over = loop, turn_over
         self._epoll = select.epoll()
         self._callbacks: dict[int, Callable[[], None]] = {}
         loop.add_reader(self._epoll.fileno(), self._wake)
@@ -40,3 +41,4 @@ class Readiness:
         for fd, _ in self._epoll.poll(0, _BATCH):
             if callback := self._callbacks.get(fd):
                 callback()
+        self._turn_over()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from resolver import wire
 from resolver.answer import Answer
@@ -33,8 +33,7 @@ class Ede(IntEnum):
     INVALID_DATA = 24
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """A message, and the offsets of the TTLs in it (for whoever sends it again later)."""
 
     data: bytes

@@ -46,6 +46,7 @@ class Resolver:
         self._waiting: Counter[bytes] = Counter()  # questions under way, by the client's address; no entry is 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._settling: asyncio.TimerHandle | None = None
+        self._loopback: list[UdpListener] = []
         self._udp: list[UdpListener | WideListener] = []
         self._tcp: list[asyncio.Server] = []
 
@@ -58,9 +59,9 @@ class Resolver:
     ) -> None:
         """Answer on these sockets from now on; they are the resolver's to close. `wide`: UDP on all addresses."""
         self._loop = loop
-        self._forwarder = Forwarder(self._config, self.clock, self._fault, loop)
-        self._udp = [UdpListener(sock, self, loop) for sock in udp]
-        self._udp += [WideListener(sock, self, loop) for sock in wide]
+        self._forwarder = Forwarder(self._config, self.clock, self._fault, loop, self._turn_over)
+        self._loopback = [UdpListener(sock, self, loop) for sock in udp]
+        self._udp = [*self._loopback, *(WideListener(sock, self, loop) for sock in wide)]
         for sock in tcp:
             self._tcp.append(await loop.create_server(self._connection, sock=sock))
 
@@ -122,6 +123,10 @@ class Resolver:
         self._waiting[client] -= 1
         if not self._waiting[client]:
             del self._waiting[client]
+
+    def _turn_over(self) -> None:
+        for listener in self._loopback:
+            listener.flush()
 
     def _settle_soon(self) -> None:
         """Nobody waits longer than a second to learn what was repeated, even if nothing comes after it."""

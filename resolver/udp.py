@@ -63,7 +63,7 @@ class UdpListener:
 
     def close(self) -> None:
         self.stop_reading()
-        self._flush()
+        self.flush()
         self._socket.close()
 
     def _readable(self) -> None:
@@ -72,6 +72,7 @@ class UdpListener:
         while left and (count := self._batch.receive(left)):
             self._serve(count, self._server.clock())
             left -= count
+        self.flush()
 
     def _serve(self, count: int, now: float) -> None:
         """Answer what is in the first `count` slots. A repeated reply costs a look-up and no call of ours."""
@@ -104,7 +105,7 @@ class UdpListener:
         """The reply, if there is one at once."""
         result = self._server.take(data, speaker.client, now, speaker.told)
         if isinstance(result, Pending):
-            self._server.forward(result, partial(self._send_soon, speaker.name))
+            self._server.forward(result, partial(self._put_out, speaker.name))
             return None
         return result
 
@@ -121,13 +122,12 @@ class UdpListener:
                 taken += 1
             first, count = first + taken, count - taken
 
-    def _send_soon(self, name: bytes, reply: bytes) -> None:
-        """With whatever else is ready before the loop waits again."""
-        if not self._outbox:
-            self._loop.call_soon(self._flush)
+    def _put_out(self, name: bytes, reply: bytes) -> None:
+        """To be sent with whatever else is ready in the same turn."""
         self._outbox.append((name, reply))
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Send what was put out: whoever serves one turn of the loop calls this at its end."""
         outbox, self._outbox = self._outbox, []
         for begin in range(0, len(outbox), SLOTS):
             chunk = outbox[begin : begin + SLOTS]

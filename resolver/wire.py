@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import string
 import struct
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 HEADER: Final = struct.Struct("!6H")  # id, flags, QDCOUNT, ANCOUNT, NSCOUNT, ARCOUNT (RFC 1035 4.1.1)
 HEADER_SIZE: Final = HEADER.size
@@ -47,16 +46,14 @@ OWN_SIZE: Final = 1232  # our EDNS size in both directions: no fragmentation on 
 _NAMEABLE: Final = (string.ascii_letters + string.digits + "-_").encode()
 
 
-@dataclass(frozen=True, slots=True)
-class Edns:
+class Edns(NamedTuple):
     """What a client said in its OPT record. `size` is its UDP payload size in octets, as sent."""
 
     size: int
     dnssec_ok: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(NamedTuple):
     """One well-formed question.
 
     `name` is canonical (lower case, no trailing dot, "" is the root); `asked` is the same name as the client wrote
@@ -84,8 +81,7 @@ class Question:
         return CLASSIC_SIZE if self.edns is None else min(max(self.edns.size, CLASSIC_SIZE), OWN_SIZE)
 
 
-@dataclass(frozen=True, slots=True)
-class Rejection:
+class Rejection(NamedTuple):
     """A message that gets no further than this gate; `reply` is its complete answer."""
 
     rcode: int

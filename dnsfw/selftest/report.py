@@ -29,6 +29,7 @@ SUBJECTS: Final[Mapping[int, str]] = {
     24: "odd sockets, protocols, packets and marks",
     25: "the guard's own ports",
     26: "a Host or server name that differs from the address's",
+    27: "paths and methods that rules about URLs don't name",
     28: "new namespaces, helpers, containers",
     30: "outliving or flooding the guard",
 }

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from xml.etree import ElementTree as ET
 
 import pytest
 
+from dnsfw.errors import SetupError
 from dnsfw.playground.package.catalogue import WAYS
 from dnsfw.playground.package.host import WAYS as HOST_WAYS
 from dnsfw.playground.package.way import Loot, Way
 from dnsfw.playground.rounds import Attempt
-from dnsfw.selftest.battery import ON_A_HOST
+from dnsfw.selftest.battery import _SAFE_ON_A_HOST, ON_A_HOST, on_this_host
 from dnsfw.selftest.report import SUBJECTS, Fate, Report, result, text, to_json, to_junit
+from tests.firewall.street import KERNEL, PLAN, built, in_force
 
 
 def attempt(_: Loot) -> None:
@@ -82,5 +85,16 @@ def test_every_attempt_has_a_subject_and_a_name_of_its_own() -> None:
     every = (*WAYS, *HOST_WAYS)
     assert {number for way in every for number in way.attacks} <= set(SUBJECTS)
     assert len({way.id for way in every}) == len(every)
-    assert len(ON_A_HOST) >= 40
+    assert len(ON_A_HOST) == len(_SAFE_ON_A_HOST) + len(HOST_WAYS) >= 40
     assert len(WAYS) >= 40
+
+
+@KERNEL
+def test_where_nothing_could_be_proven_it_says_so() -> None:
+    """A guard that only watches; then a host where not even the guard's own user gets through."""
+    with built() as street, street.inside.namespace.entered():
+        with in_force(street.inside, replace(PLAN, audit=True)), pytest.raises(SetupError, match="audit"):
+            on_this_host(65534)
+        with in_force(street.inside, PLAN), pytest.raises(SetupError, match="nothing would be proven"):
+            on_this_host(65534)
+        assert "dnsfw" not in street.inside.run("ip", "link")

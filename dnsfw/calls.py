@@ -1,7 +1,7 @@
 """The system calls that the proxy lives on.
 
 Law: a table, and its filter: numbers of two architectures, from the kernel's own headers (asm/unistd.h). What is not
-here the proxy has no use for: no other program, no other process, no file to write, no socket but IP.
+here the proxy has no use for: no other program, no other process, no file to write, no connection of its own making.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ CALLS: dict[str, tuple[int, int]] = {
     "openat": (257, 56), "newfstatat": (262, 79), "statx": (332, 291), "getdents64": (217, 61), "getcwd": (79, 17),
     "readlinkat": (267, 78), "faccessat": (269, 48), "faccessat2": (439, 439),
     # Connections
-    "socketpair": (53, 199), "connect": (42, 203), "listen": (50, 201), "accept": (43, 202), "accept4": (288, 242),
+    "socketpair": (53, 199), "listen": (50, 201), "accept": (43, 202), "accept4": (288, 242),
     "getsockname": (51, 204), "getpeername": (52, 205), "setsockopt": (54, 208), "getsockopt": (55, 209),
     "sendto": (44, 206), "recvfrom": (45, 207), "sendmsg": (46, 211), "recvmsg": (47, 212), "shutdown": (48, 210),
     # Waiting
@@ -38,9 +38,8 @@ CALLS: dict[str, tuple[int, int]] = {
     "poll": (7, 73), "select": (23, 72), "epoll_wait": (232, 22), "stat": (4, 79), "lstat": (6, 79),
     "readlink": (89, 78), "access": (21, 48),
 }  # fmt: skip
-_IP = (2, 10)  # AF_INET, AF_INET6: none of the host's services that listen on Unix sockets
 _DESCRIPTORS = (0x5421, 0x5451, 0x5450, 0x541B, 0x5401)  # FIONBIO, FIOCLEX, FIONCLEX, FIONREAD, TCGETS: none gives away
-_SOCKET, _IOCTL = (41, 198), (16, 29)
+_IOCTL = (16, 29)
 _ARCHITECTURES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}  # AUDIT_ARCH (<linux/audit.h>)
 
 
@@ -52,5 +51,5 @@ def program(machine: str) -> bytes:
         )
     arch, column = _ARCHITECTURES[machine]
     numbers = {call[column] for call in CALLS.values()}
-    arguments = {_SOCKET[column]: (seccomp.ARG0, _IP), _IOCTL[column]: (seccomp.ARG1, _DESCRIPTORS)}
+    arguments = {_IOCTL[column]: (seccomp.ARG1, _DESCRIPTORS)}
     return seccomp.only(arch, sorted(numbers), arguments)

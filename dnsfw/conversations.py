@@ -14,7 +14,8 @@ from contextlib import suppress
 from dnsfw.channel import Channel, Turned
 from dnsfw.lifecycle import Life, Turn
 
-type Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+type Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter, socket.socket], Awaitable[None]]
+_ENDS = 2  # descriptors that come with a proxy: its conversation, and by which it is lent connections
 
 
 class Conversations:
@@ -52,8 +53,9 @@ class Conversations:
             if not isinstance(message, Turned):  # the supervisor is gone, and nobody else can hang up
                 loop.remove_reader(self._keeper.fileno())
                 return
-            for descriptor in self._keeper.descriptors():
-                task = loop.create_task(_hold(answer, socket.socket(fileno=descriptor)))
+            ends = [socket.socket(fileno=descriptor) for descriptor in self._keeper.descriptors()]
+            if len(ends) == _ENDS:
+                task = loop.create_task(_hold(answer, *ends))
                 self._held.add(task)
                 task.add_done_callback(self._ended)
             if message.life.turn is Turn.DIED:
@@ -67,6 +69,7 @@ class Conversations:
             task.get_loop().call_exception_handler(context)
 
 
-async def _hold(answer: Answer, sock: socket.socket) -> None:
-    reader, writer = await asyncio.open_unix_connection(sock=sock)
-    await answer(reader, writer)
+async def _hold(answer: Answer, conversation: socket.socket, lending: socket.socket) -> None:
+    with lending:
+        reader, writer = await asyncio.open_unix_connection(sock=conversation)
+        await answer(reader, writer, lending)

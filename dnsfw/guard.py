@@ -39,7 +39,7 @@ from dnsfw.errors import SetupError
 from dnsfw.extent import extent_of
 from dnsfw.lifecycle import Gaps, Life, Turn
 from dnsfw.lockdown.hold import Hold
-from dnsfw.place import PROXY_USER, QUEUE, EngineConfig, GuardOptions, Place, engine_user
+from dnsfw.place import QUEUE, EngineConfig, GuardOptions, Place, engine_user
 from dnsfw.proxies import Proxy
 from dnsfw.reloading import Reloading
 from dnsfw.sharedlog import SharedLog
@@ -139,7 +139,7 @@ class Starting:
             QUEUE,
             audit=audit,
             inbound="open",
-            exempt_uids=(self._config.user.uid,) if proxy is None else (self._config.user.uid, PROXY_USER.uid),
+            exempt_uids=(self._config.user.uid,),
             standing=standing,
             proxy_port=proxy_port,
             bridged_port=self._config.wide.port,

@@ -135,18 +135,19 @@ def _tell(channel: Channel, message: Failed | Turned) -> None:
 def _be_the_proxy(config: KeeperConfig, authority: Authority, restarts: Restarts, serving: Serving) -> NoReturn:
     status = EXIT_SETUP
     try:
-        ours, theirs = socket.socketpair()
+        (gate, gates), (lending, lenders) = socket.socketpair(), socket.socketpair(type=socket.SOCK_SEQPACKET)
         life = Life(Turn.RESTARTED if restarts.total else Turn.STARTED, time.time(), "proxy", restarts.reason)
 
         def ready() -> None:
-            config.engine.send(Turned(life), [theirs.fileno()])
-            theirs.close()
+            config.engine.send(Turned(life), [gates.fileno(), lenders.fileno()])
+            gates.close()
+            lenders.close()
             if life.turn is Turn.STARTED:
                 config.supervisor.send(serving)
 
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         confine_calls()
-        status = run(ProxyConfig(config.listeners, ours, authority, ROOTS), ready)
+        status = run(ProxyConfig(config.listeners, gate, authority, ROOTS, lending=lending), ready)
     except BaseException:  # noqa: BLE001 - the child's last frame; what it prints is all that is known
         traceback.print_exc()
     finally:

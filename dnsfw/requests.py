@@ -8,12 +8,14 @@ question that can't be judged is answered with a refusal.
 from __future__ import annotations
 
 import asyncio
+import socket
 
 from dnsfw.gate import Connection, Gate
+from dnsfw.lending import Lender
 from dnsfw.records import Entry
 from dnsfw.tally import because, remedy, what
 from firewall.clienthello import ClientHelloError, read_client_hello
-from policy import Action, Decision, Flow, Proto, Reason, Request, address, unverified
+from policy import Action, Address, Decision, Flow, Proto, Reason, Request, address, unverified
 from proxy import messages
 from proxy.messages import Asked, Course, Greeted, Judged, MessageError, Question, Refusal, Steered, Trouble, Unreadable
 
@@ -27,11 +29,16 @@ _TROUBLES = {
 }
 
 
-async def answer(gate: Gate, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """One conversation, from the proxy's connecting to its end, for asyncio.start_unix_server(). Whoever says what
-    can't be understood is hung up on."""
+async def answer(
+    gate: Gate, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, lending: socket.socket | None = None
+) -> None:
+    """One conversation, from the proxy's connecting to its end. Whoever says what can't be understood is hung up on.
+    By `lending` the proxy gets its connections to servers."""
     conversation = Conversation(gate)
+    lender = None if lending is None else Lender(lending, conversation.leads_to)
     try:
+        if lender is not None:
+            lender.serve()
         while data := await reader.read(_CHUNK):
             writer.write(conversation.take(data))
             await writer.drain()
@@ -41,6 +48,8 @@ async def answer(gate: Gate, reader: asyncio.StreamReader, writer: asyncio.Strea
         pass  # it died; the supervisor knows
     finally:
         writer.close()
+        if lender is not None:
+            lender.close()
 
 
 class Conversation:
@@ -50,12 +59,17 @@ class Conversation:
         self._gate = gate
         self._frames = messages.Frames()
         self._connections: dict[int, Connection] = {}
+        self._sent: dict[int, tuple[Address, int]] = {}  # where those go that we know of without the proxy's word
         self._begun = False
 
     def take(self, data: bytes) -> bytes:
         """The answers to what is whole now. Raises MessageError."""
         answers = (self._hear(messages.read_from_proxy(body)) for body in self._frames.take(data))
         return b"".join(messages.encode(answer) for answer in answers if answer is not None)
+
+    def leads_to(self, there: Address, port: int) -> bool:
+        """Does a client of the proxy go there, whose connection the gate has sent to the proxy?"""
+        return (there, port) in self._sent.values()
 
     def _hear(self, message: messages.FromProxy) -> messages.FromGate | None:
         if self._begun == isinstance(message, messages.Hello):
@@ -68,9 +82,13 @@ class Conversation:
             case messages.Opened(connection=number):
                 if len(self._connections) >= _MOST_CONNECTIONS or number in self._connections:
                     raise MessageError(f"connection {number} besides {len(self._connections)}")
-                self._connections[number] = self._gate.accepted(_flow(message))
+                flow = _flow(message)
+                if self._gate.admitted.of(flow) is not None:
+                    self._sent[number] = flow.dst, flow.dport
+                self._connections[number] = self._gate.accepted(flow)
             case messages.Closed(connection=number):
                 self._connections.pop(number, None)
+                self._sent.pop(number, None)
             case messages.Reported(connection=number, trouble=trouble, detail=detail):
                 self._gate.failed(self._connection(number), _TROUBLES[trouble], detail)
             case Greeted() | Asked() | Unreadable():

@@ -23,7 +23,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _PR_SET_SECCOMP, _MODE_FILTER = 22, 2
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 # struct seccomp_data: nr, arch, instruction_pointer, args[6]; the low halves on a little-endian machine.
-_NR, _ARCH, ARG0, ARG1 = 0, 4, 16, 24
+_NR, _ARCH, _ARG0, ARG1 = 0, 4, 16, 24
 # <linux/filter.h>: load a word, jump if equal, return.
 _LOAD, _EQUAL, _RETURN = 0x20, 0x15, 0x06
 _INSTRUCTION = struct.Struct("=HBBI")
@@ -94,8 +94,8 @@ def _interface(abi: _Abi) -> Iterator[bytes]:
     """Everything about one interface; skipped as a whole for the others."""
     rules = [_refuse_call(nr, errno.ENOSYS) for nr in abi.refused]
     rules += [_refuse_argument(nr, ARG1, _TERMINAL_INPUT, errno.EPERM) for nr in abi.ioctl]
-    rules += [_refuse_argument(nr, ARG0, _FOREIGN_FAMILIES, errno.EAFNOSUPPORT) for nr in abi.socket]
-    rules += [_refuse_argument(nr, ARG0, (_SYS_SOCKET,), errno.ENOSYS) for nr in abi.socketcall]
+    rules += [_refuse_argument(nr, _ARG0, _FOREIGN_FAMILIES, errno.EAFNOSUPPORT) for nr in abi.socket]
+    rules += [_refuse_argument(nr, _ARG0, (_SYS_SOCKET,), errno.ENOSYS) for nr in abi.socketcall]
     body = b"".join(rules) + _return(_ALLOW)
     yield _load(_ARCH) + _unless(abi.arch, skip=body) + body
 

@@ -12,6 +12,7 @@ import signal
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Optional
 
@@ -24,6 +25,7 @@ from proxy.client import Client, Means
 from proxy.connection import ClientConnection
 from proxy.http import install
 from proxy.questions import Questions
+from proxy.sockets import BorrowingLoop
 from proxy.tls import Tls
 
 _MOST_CLIENTS = 2_048  # at a time
@@ -42,13 +44,15 @@ class Patience:
 class ProxyConfig:
     """`listeners` are bound and listening on loopback (127.0.0.1 and ::1), made in the guarded network namespace.
     `gate` is connected to the engine (`proxy.messages`). `authority` makes the hosts' certificates; clients need its
-    issuer's behind them. `roots` is a PEM file of the authorities that servers are verified against."""
+    issuer's behind them. `roots` is a PEM file of the authorities that servers are verified against.
+    By `lending` it gets its connections to servers (`proxy.sockets`); without it, it makes them itself."""
 
     listeners: tuple[socket.socket, ...]
     gate: socket.socket
     authority: Authority
     roots: Path
     patience: Patience = Patience()
+    lending: socket.socket | None = None
 
 
 def run(config: ProxyConfig, ready: Callable[[], None]) -> int:
@@ -57,7 +61,9 @@ def run(config: ProxyConfig, ready: Callable[[], None]) -> int:
     `ready` is called once clients are served. The process must be single-threaded and its own: signal handlers and the
     event loop are set up here. Privilege is the caller's business.
     """
-    return asyncio.run(_serve(config, ready))
+    lending = config.lending
+    loop = asyncio.SelectorEventLoop if lending is None else partial(BorrowingLoop, lending)
+    return asyncio.run(_serve(config, ready), loop_factory=loop)
 
 
 async def _serve(config: ProxyConfig, ready: Callable[[], None]) -> int:

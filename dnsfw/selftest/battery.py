@@ -26,7 +26,51 @@ NOBODY: Final = 65534
 # Of the package's ways, those that speak to the tiny internet's addresses and to nobody else, even if there is a hole.
 # Others ask the host's own resolver or its services, or every device; HOST_WAYS has forms of most that don't.
 _SAFE_ON_A_HOST: Final = frozenset(
-    ["dns-foreign-udp4", "dns-foreign-udp6", "dns-foreign-tcp4", "dns-foreign-tcp6", "dns-behind", "dns-second", "dns-trailing", "dns-option", "dns-answer", "dns-not-udp", "dns-not-tcp", "dns-tls", "tcp4", "tcp6", "tcp-mapped", "tcp-other-port", "tcp-syn-data", "tcp-multipath", "address-spells", "udp4", "udp6", "udp-connected", "udp-443", "udp-123", "udp-fragments", "udp-lite", "so-mark", "https-address4", "https-address6", "https-borrowed-sni", "doh-address", "shared-sni4", "shared-sni6", "shared-no-sni", "shared-not-tls", "fronting", "ping4", "ping6", "raw-icmp", "raw-udp", "raw-protocols", "io-uring", "user-namespace"]
+    [
+        "dns-foreign-udp4",
+        "dns-foreign-udp6",
+        "dns-foreign-tcp4",
+        "dns-foreign-tcp6",
+        "dns-behind",
+        "dns-second",
+        "dns-trailing",
+        "dns-option",
+        "dns-answer",
+        "dns-not-udp",
+        "dns-not-tcp",
+        "dns-tls",
+        "tcp4",
+        "tcp6",
+        "tcp-mapped",
+        "tcp-other-port",
+        "tcp-syn-data",
+        "tcp-multipath",
+        "address-spells",
+        "udp4",
+        "udp6",
+        "udp-connected",
+        "udp-443",
+        "udp-123",
+        "udp-fragments",
+        "udp-lite",
+        "so-mark",
+        "https-address4",
+        "https-address6",
+        "https-borrowed-sni",
+        "doh-address",
+        "shared-sni4",
+        "shared-sni6",
+        "shared-no-sni",
+        "shared-not-tls",
+        "fronting",
+        "ping4",
+        "ping6",
+        "raw-icmp",
+        "raw-udp",
+        "raw-protocols",
+        "io-uring",
+        "user-namespace",
+    ]
 )
 ON_A_HOST: Final[tuple[Way, ...]] = (*(way for way in WAYS if way.id in _SAFE_ON_A_HOST), *HOST_WAYS)
 # Sent as the guard's own user, whom it doesn't judge: what must arrive, or nothing is proven.

@@ -104,7 +104,7 @@ class Exchange:
     _near_misses: int = 0
     _error: Explanation | None = None
     _refused: list[Upstream] = field(default_factory=list)
-    _baked: list[Upstream] = field(default_factory=list)  # those that gave us another cookie, which they do once
+    _renewed: list[Upstream] = field(default_factory=list)  # those that gave us another cookie, which they do once
 
     def start(self, now: float) -> Step:
         self._ends = now + self.patience.total
@@ -138,8 +138,8 @@ class Exchange:
             return self._try(upstream, Transport.TCP, now)
         if message.rcode != wire.BADCOOKIE:
             return None
-        again = upstream not in self._baked
-        self._baked.append(upstream)
+        again = upstream not in self._renewed
+        self._renewed.append(upstream)
         return self._try(upstream, Transport.UDP if again else Transport.TCP, now)  # RFC 7873 5.3
 
     def network_error(self, now: float) -> Step | None:

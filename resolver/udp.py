@@ -105,7 +105,7 @@ class UdpListener:
         """The reply, if there is one at once."""
         result = self._server.take(data, speaker.client, now, speaker.told)
         if isinstance(result, Pending):
-            self._server.forward(result, partial(self._put_out, speaker.name))
+            self._server.forward(result, partial(self.put_out, speaker.name))
             return None
         return result
 
@@ -122,7 +122,7 @@ class UdpListener:
                 taken += 1
             first, count = first + taken, count - taken
 
-    def _put_out(self, name: bytes, reply: bytes) -> None:
+    def put_out(self, name: bytes, reply: bytes) -> None:
         """To be sent with whatever else is ready in the same turn."""
         self._outbox.append((name, reply))
 

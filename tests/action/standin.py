@@ -130,7 +130,8 @@ class Job:
 
     def phase(self, name: str, step: Step, environ: Mapping[str, str] = {}) -> Done:
         """`name` is pre, main or post."""
-        given = {key: str(made.get("default", "")) for key, made in self._manifest["inputs"].items()} | step.inputs
+        defaults = {key: str(made.get("default", "")) for key, made in self._manifest["inputs"].items()}
+        given = {**defaults, **step.inputs}
         files = {name: self._file() for name in ("GITHUB_OUTPUT", "GITHUB_STATE", "GITHUB_STEP_SUMMARY")}
         env = {
             **self._environ(),

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from firewall.answers import Answer, Held, Judge
 from firewall.firstwords import Words, WordsError, read_words
 from firewall.opening import Opening, OpeningError
-from firewall.segment import Segment, read_segment, without_data
+from firewall.segment import URG, Segment, read_segment, without_data
 from firewall.timed import Timed
 from policy.values import Action, Flow, Seen
 
@@ -130,6 +130,8 @@ class Connections[C]:
 
     def _words(self, silent: _Silent[C], segment: Segment, now: float) -> Words:
         """All so far. Raises OpeningError and WordsError."""
+        if segment.flags & URG:
+            raise WordsError("urgent data, which some servers leave out of what they read")  # RFC 6093 section 3
         silent.said = silent.opening.add(segment.sequence, segment.data)
         words = read_words(silent.said, silent.known.flow.dport)
         if words.whole:

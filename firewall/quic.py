@@ -91,8 +91,10 @@ class Greetings:
             if known is None:
                 self._begin(key, fresh, datagram)
             return fresh, frames
-        for connection in self._connections.values():
-            frames = _open(datagram, packet, connection.keys)
+        for (version, chosen), connection in self._connections.items():
+            # A server may go on in another version (RFC 9368 section 2.3), with keys by the id of before.
+            keys = connection.keys if version == packet.version else client_keys(packet.version, chosen)
+            frames = _open(datagram, packet, keys)
             if frames is not None:
                 return connection, frames
         raise QuicError("an Initial packet that its own keys don't open")

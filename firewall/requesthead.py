@@ -20,6 +20,7 @@ _FIELD = re.compile(rb"(?P<name>" + _TOKEN + rb"):[ \t]*(?P<value>[^\0-\x08\x0a-
 _ABSOLUTE = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://(?P<authority>[^/?#]*)")
 _HOST = re.compile(r"(?P<name>[^:\[\]@]*)(?::(?P<port>[0-9]{1,5})?)?")
 _WORD = re.compile(rb"[A-Za-z]+[ \t]")
+_HTTP_2 = b"PRI * HTTP/2.0\r"  # RFC 9113 section 3.4
 _METHODS = tuple(method.encode() for method in METHODS)
 _LONGEST = 8192  # octets of a request line; servers take no longer ones
 _BINARY = re.compile(rb"[\0-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -65,11 +66,14 @@ def read_request(data: bytes, port: int) -> RequestHead:
     head, end, _ = data.lstrip(b"\r\n").partition(b"\r\n\r\n")
     first, *rest = (head + b"\r\n" if end else head).split(b"\n")
     line = _LINE.fullmatch(first)
+    if first == _HTTP_2 or (first.upper().startswith(b"GET ") and b"HTTP/" not in first.upper()):
+        return RequestHead(None, whole=True)  # its hosts are compressed; HTTP/0.9 has none
     if line is None:
-        if first.upper().startswith(b"GET ") and b"HTTP/" not in first.upper():
-            return RequestHead(None, whole=True)  # HTTP/0.9 has no host
         raise RequestError("not a request line of HTTP/1")
-    hosts = [_authority(line["target"])] if line["method"] == b"CONNECT" or _ABSOLUTE.match(line["target"]) else []
+    if line["method"] == b"CONNECT":
+        return RequestHead(None, whole=bool(end))  # what it names is not this server
+    absolute = _ABSOLUTE.match(line["target"])
+    hosts = [] if absolute is None else [absolute["authority"]]
     named = [value for name, value in map(_field, rest[:-1]) if name == b"host"]
     if len(named) > 1:
         raise RequestError("two Host fields")
@@ -84,11 +88,6 @@ def _field(line: bytes) -> tuple[bytes, bytes]:
     if field is None:
         raise RequestError("not a header field")  # a folded line, a space before the colon, a bare line feed too
     return field["name"].lower(), field["value"]
-
-
-def _authority(target: bytes) -> bytes:
-    absolute = _ABSOLUTE.match(target)
-    return target if absolute is None else absolute["authority"]
 
 
 def _name(value: bytes, port: int) -> str | None:

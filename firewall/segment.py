@@ -12,7 +12,7 @@ from typing import Final
 
 from firewall.packet import Header, parse_header
 
-SYN, RST, ACK = 0x02, 0x04, 0x10
+SYN, RST, ACK, URG = 0x02, 0x04, 0x10, 0x20
 
 # ports, sequence, acknowledgement, data offset, flags, window, checksum, urgent pointer (RFC 9293 section 3.1)
 _TCP: Final = Struct("!HHIIBBHHH")

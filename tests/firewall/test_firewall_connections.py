@@ -152,6 +152,13 @@ def test_too_much_or_two_versions_of_it_are_denied() -> None:
     assert line.judge.problems == ["two versions of the same octets", "more than 16384 octets"]
 
 
+def test_urgent_data_is_denied() -> None:
+    """MSG_OOB takes no privilege, and takes an octet out of what most servers read."""
+    line = Line()
+    line.begin()
+    assert line.send(START + 1, PUSH_ACK | 0x20, GOOD).action is DENY
+
+
 def test_words_behind_what_is_copied_are_not_guessed() -> None:
     line = Line()
     line.begin()

@@ -109,6 +109,12 @@ def test_a_connection_goes_on_with_another_id_and_a_new_one_is_heard() -> None:
     assert greetings.add(initial(crypto(OTHERS), destination=chosen, sealed=chosen)) == [ClientHello("b.example")]
 
 
+def test_a_connection_goes_on_in_another_version() -> None:
+    greetings = Greetings()
+    assert greetings.add(initial(crypto(HELLO))) == [ClientHello(NAME)]
+    assert greetings.add(initial(b"\1", number=1, version=VERSION_2, destination=b"server", sealed=ID)) == []
+
+
 def handshake(version: int = VERSION_1) -> bytes:
     return bytes([TYPES[version][1]]) + struct.pack("!I", version) + b"\0\0" + varint(20) + bytes(20)
 

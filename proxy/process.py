@@ -102,7 +102,9 @@ class Door:
             return
         number = next(self._numbers)
         if self._inside >= _MOST_CLIENTS:
-            Client(number, destination, writer, self._means).broken(f"more than {_MOST_CLIENTS} clients at a time")
+            turned_away = Client(number, destination, writer, self._means)
+            turned_away.broken(f"more than {_MOST_CLIENTS} clients at a time")
+            turned_away.close()
             return
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio's habit, but not with every listener
         self._inside += 1

@@ -11,11 +11,24 @@ from collections import deque
 from typing import overload
 
 from proxy import messages
-from proxy.messages import Asked, FromGate, FromProxy, Greeted, Judged, MessageError, Question, Steered, Unreadable
+from proxy.heads import Line
+from proxy.messages import (
+    Asked,
+    FromGate,
+    FromProxy,
+    Greeted,
+    Judged,
+    MessageError,
+    Question,
+    Reported,
+    Steered,
+    Trouble,
+    Unreadable,
+)
 
 
 class GateGoneError(Exception):
-    """Nobody is left to ask."""
+    """Nobody is left to ask, or to ask for."""
 
 
 class Questions(asyncio.Protocol):
@@ -81,3 +94,42 @@ class Questions(asyncio.Protocol):
         self._waiting.clear()
         if not self.over.done():
             self.over.set_result(error)
+
+
+class About:
+    """What is asked and told about one connection, from its opening to its closing. Behind that nothing is said any
+    more: what mitmproxy still does for it comes too late."""
+
+    def __init__(self, questions: Questions, opened: messages.Opened) -> None:
+        self._questions = questions
+        self._number = opened.connection
+        self._open = True
+        questions.tell(opened)
+
+    def close(self) -> None:
+        """It is gone. May be called twice."""
+        if self._open:
+            self._open = False
+            self._questions.tell(messages.Closed(self._number))
+
+    def report(self, trouble: Trouble, detail: str) -> None:
+        """For the journal."""
+        if self._open:
+            self._questions.tell(Reported(self._number, trouble, detail))
+
+    async def greeted(self, hello: bytes) -> Steered:
+        """What is to become of it, with this ClientHello? Raises GateGoneError."""
+        return await self._gate().ask(Greeted(self._number, hello))
+
+    async def asked(self, scheme: str, line: Line) -> Judged:
+        """May this request pass? Raises GateGoneError."""
+        return await self._gate().ask(Asked(self._number, scheme, line.host, line.method, line.path))
+
+    async def unreadable(self, problem: str) -> Judged:
+        """Nor may this one, but in audit. Raises GateGoneError."""
+        return await self._gate().ask(Unreadable(self._number, problem))
+
+    def _gate(self) -> Questions:
+        if not self._open:
+            raise GateGoneError
+        return self._questions

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -153,3 +154,16 @@ def test_a_head_without_end_is_cut_off(hasty: Bed) -> None:
             for _ in range(20_000):
                 client.sendall(line)
     assert "65536 octets" in (hasty.entries[-1].fault or "")
+
+
+def test_clients_that_go_away_at_any_moment_leave_nothing_behind(bed: Bed, origin: Origin) -> None:
+    """And the proxy goes on: nothing is told of a connection that is closed."""
+    assert bed.proxy is not None
+    with hardly_grown(bed):
+        for number in range(60):
+            client = talk(bed, PYTHON, "py.example") if number % 2 else bed.connect(PYTHON, 80)
+            client.sendall(get(("/bytes/1000000", "/hang-up", "/events")[number % 3]))
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
+            client.close()
+        assert bed.status("https://py.example/x") == "200"
+    assert bed.proxy.poll() is None

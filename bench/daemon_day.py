@@ -21,14 +21,15 @@ from dnsfw.privilege import ROOT
 from dnsfw.recent import Recent
 from dnsfw.records import Entry
 from dnsfw.sharedlog import SharedLog
-from dnsfw.snapshot import Snapshot
+from dnsfw.snapshot import Known, Snapshot
 from dnsfw.tally import Tally
-from policy import Bindings, Flow, Owner, Proto, Query
+from policy import Bindings, Budgets, Flow, Owner, Proto, Query
 from policy.parse import parse
 
 _DECISIONS = 2_000_000
 _DAY = 86_400.0
 _HOSTS = 60_000  # different names and addresses in a day
+_LOG = 1 << 17  # bytes: small enough to be begun anew many times in the day
 _A = 1
 
 
@@ -41,10 +42,10 @@ class Day:
         self._tally, self._recent = Tally(), Recent()
         self._journal = Journal(Path(os.devnull), "enforce", ROOT)
         self._journal.start()
-        bindings = Bindings()
-        self._snapshot = Snapshot(SharedLog(), bindings, self._tally, self._clock)
+        bindings, budgets = Bindings(), Budgets()
         policy = parse("allowed.example\n*.cdn.example\n10.0.0.0/9:443\n", "bench")
-        self._gate = Gate(policy, bindings, self._owner_of, self._record, self._clock)
+        self._snapshot = Snapshot(SharedLog(_LOG), Known(bindings, self._tally, budgets), policy, self._clock)
+        self._gate = Gate(policy, bindings, self._owner_of, self._record, self._clock, budgets=budgets)
 
     def decide(self, number: int) -> None:
         """A question, or a flow to what a question was about."""
@@ -73,7 +74,7 @@ class Day:
 
     def _record(self, entry: Entry) -> None:
         self._tally.take(entry)
-        self._snapshot.count()
+        self._snapshot.take(entry)
         self._recent.take(entry, self._now)
         self._journal.record(entry)
 

@@ -54,7 +54,7 @@ from dnsfw.privilege import Capability, become, undumpable
 from dnsfw.recent import Recent
 from dnsfw.records import Entry, rfc3339
 from dnsfw.renewal import Judges, Renewal
-from dnsfw.snapshot import Snapshot
+from dnsfw.snapshot import Known, Snapshot
 from dnsfw.storms import Storms
 from dnsfw.system import system_upstreams
 from dnsfw.tally import Tally, several, summary
@@ -124,7 +124,9 @@ class Engine:
         owners = self._attribution.owners
         self.also_kept = self._attribution.capabilities
         self._bindings = Bindings()
-        self._snapshot = Snapshot(config.log, self._bindings, self._tally, time.monotonic)
+        budgets = Budgets(options.limits)
+        known = Known(self._bindings, self._tally, budgets)
+        self._snapshot = Snapshot(config.log, known, loaded.policy, time.monotonic)
         self._proxies = Conversations(config.keeper, self._journal.tell)
         self._gate = Gate(
             loaded.policy,
@@ -133,7 +135,7 @@ class Engine:
             self._record,
             time.monotonic,
             options.audit,
-            Budgets(options.limits),
+            budgets,
             inspects=self._proxies.held,
         )
         resolver = ResolverConfig(self._upstreams, refusal=Refusal.REFUSED if options.refused else Refusal.NXDOMAIN)
@@ -268,7 +270,7 @@ class Engine:
     def _record(self, entry: Entry) -> None:
         if not self._health.saw(entry):
             self._tally.take(entry)
-            self._snapshot.count()
+            self._snapshot.take(entry)
             self._recent.take(entry, time.time())
         self._journal.record(entry)
 

@@ -92,6 +92,14 @@ class Budgets:
         self._limits = limits
         self._accounts: dict[Pattern, _Account] = {}
 
+    def spent(self) -> dict[Pattern, Spent]:
+        """What is on each account."""
+        return {host: account.spent for host, account in self._accounts.items()}
+
+    def restore(self, host: Pattern, spent: Spent, now: float) -> None:
+        """What was on an account in an earlier life, of which the names are not known any more: each costs again."""
+        self._accounts[host] = _Account(since=now, spent=spent)
+
     def hold(self, query: Query, decision: Decision, now: float) -> tuple[Decision, Spent | None]:
         """The decision on a query, or DENY for its type or for its wildcard's budget; and what was spent, where this
         question was one to pay for.

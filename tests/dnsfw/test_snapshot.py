@@ -13,10 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dnsfw.gate import Gate
+from dnsfw.records import Entry
 from dnsfw.sharedlog import LARGEST, SharedLog
-from dnsfw.snapshot import Snapshot
+from dnsfw.snapshot import Known, Snapshot
 from dnsfw.tally import Tally
-from policy import Bindings, address
+from policy import Action, Bindings, Budgets, Decision, Flow, Limits, Policy, Proto, Query, Reason, address
+from policy.parse import parse
 
 NOW = 1_000.0
 V4, V6 = address("192.0.2.1"), address("2001:db8::1")
@@ -24,7 +27,7 @@ V4, V6 = address("192.0.2.1"), address("2001:db8::1")
 
 def snapshot(log: SharedLog, now: float = NOW) -> tuple[Snapshot, Bindings, Tally]:
     bindings, tally = Bindings(), Tally()
-    return Snapshot(log, bindings, tally, lambda: now), bindings, tally
+    return Snapshot(log, Known(bindings, tally, Budgets()), Policy(()), lambda: now), bindings, tally
 
 
 def known(log: SharedLog, now: float = NOW) -> set[tuple[str, str, float]]:
@@ -46,7 +49,7 @@ def test_bindings_and_counts_outlive_their_engine() -> None:
     first.bind("allowed.example", [(V4, 60.0), (V6, 90.0)], NOW)
     first.bind("other.example", [(V4, 30.0)], NOW)
     tally.allowed, tally.denied, tally.faults = 5, 3, 1
-    first.count()
+    first.take(Entry(None, Decision(Action.DENY, Reason.FAULT, None, None), None, ()))
     assert known(log) == {
         ("allowed.example", "192.0.2.1", NOW + 60),
         ("allowed.example", "2001:db8::1", NOW + 90),
@@ -55,6 +58,23 @@ def test_bindings_and_counts_outlive_their_engine() -> None:
     assert known(log, NOW + 60) == {("allowed.example", "2001:db8::1", NOW + 90)}
     _, _, counted = snapshot(successor(log))
     assert (counted.allowed, counted.denied, counted.faults) == (5, 3, 1)
+
+
+def test_what_a_wildcard_has_cost_outlives_its_engine() -> None:
+    """Or whoever can kill an engine could say more in names."""
+    log, policy = SharedLog(), parse("*.cdn.example\n*.gone.example\n", "p")
+    limits = Limits(names_a_job=3)
+    allowed = []
+    for life in range(3):
+        budgets, tally, entries = Budgets(limits), Tally(), list[Entry]()
+        kept = Snapshot(log, Known(Bindings(), tally, budgets), policy, lambda: NOW)
+        gate = Gate(policy, Bindings(), lambda _: None, entries.append, lambda: NOW, budgets=budgets)
+        for name in (f"a{life}.cdn.example", f"b{life}.cdn.example", f"c{life}.gone.example"):
+            client = Flow(Proto.UDP, V4, 4000, V4, 53)
+            allowed.append(gate.query(Query(name, 1, client)).action is Action.ALLOW)
+            kept.take(entries[-1])
+        log, policy = successor(log), parse("*.cdn.example\n", "p")  # which one is gone doesn't matter
+    assert allowed == [True, True, True, True, False, False, False, False, False]
 
 
 def test_what_three_engines_learned_one_after_the_other_is_known() -> None:
@@ -113,9 +133,21 @@ def test_nonsense_is_no_record(noise: bytes) -> None:
         b"\x03a.b" + struct.pack("=dB", NOW + 9, 16) + bytes(4),
         b"\x03a.b" + struct.pack("=dB", float("nan"), 4) + bytes(4),
         b"\x03a.b" + struct.pack("=dB", NOW - 1, 4) + bytes(4),
+        b"\xfe\xff",
         b"\xff\xff",
+        b"\xff" + bytes(16) + b"\xff.example",
     ],
-    ids=["no address", "not canonical", "five octets", "cut off", "no number", "over", "no name"],
+    ids=[
+        "no address",
+        "not canonical",
+        "five octets",
+        "cut off",
+        "no number",
+        "over",
+        "no name",
+        "no cost",
+        "no wildcard",
+    ],
 )
 def test_a_record_that_can_not_be_binds_nothing(body: bytes) -> None:
     log = SharedLog()

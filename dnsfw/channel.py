@@ -114,6 +114,10 @@ class Held(msgspec.Struct, frozen=True, tag=True):
     problem: str = ""
 
 
+class Alive(msgspec.Struct, frozen=True, tag=True):
+    """Engine: my loop turns (where a service manager watches)."""
+
+
 class TurnedOver(msgspec.Struct, frozen=True, tag=True):
     """Supervisor: here is the journal's next file (a descriptor)."""
 
@@ -144,7 +148,7 @@ class Turned(msgspec.Struct, frozen=True, tag=True):
 
 type _Renewal = Renew | Renewed | Kept | JudgeAgain | JudgedAgain | Effective
 type _Keeper = Serving | Turned
-type _Errand = Wanted | Held | TurnedOver | Probe
+type _Errand = Wanted | Held | TurnedOver | Probe | Alive
 type Message = Listening | Inheritance | Ready | Failed | _Renewal | _Keeper | _Errand | Finish | Finished
 
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(
@@ -166,6 +170,7 @@ _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(
     | Held
     | TurnedOver
     | Probe
+    | Alive
 )
 
 

@@ -21,6 +21,7 @@ from dnsfw.options import ANY_FILE, REPO, configured, effective_options, guard_o
 from dnsfw.playground.command import demo_command
 from dnsfw.poison.command import poison_command
 from dnsfw.selftest.command import selftest_command
+from dnsfw.service.commands import COMMANDS as SERVICE_COMMANDS
 from dnsfw.terminal import explain
 
 _ROOTS_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -139,7 +140,7 @@ def config(*, as_json: bool, **_options: Any) -> None:
 main.add_command(demo_command)
 main.add_command(poison_command)
 main.add_command(selftest_command)
-for _command in COMMANDS:
+for _command in (*COMMANDS, *SERVICE_COMMANDS):
     main.add_command(_command)
 
 

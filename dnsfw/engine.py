@@ -10,7 +10,7 @@ import asyncio
 import os
 import sys
 import time
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from bpf.sockdiag import SockDiag
 from dnsfw import pinned, requests
 from dnsfw.attribution import Attribution
 from dnsfw.channel import (
+    Alive,
     Channel,
     Effective,
     Failed,
@@ -45,6 +46,7 @@ from dnsfw.health import Health
 from dnsfw.journal import Journal, Keeping
 from dnsfw.lifecycle import Gap, Life, Turn
 from dnsfw.liveflows import LiveFlows, judge_again
+from dnsfw.notify import watchdog_interval
 from dnsfw.orders import Orders
 from dnsfw.packets import Packets
 from dnsfw.pinned import Pinned
@@ -99,6 +101,7 @@ class Engine:
         options, place = config.options, config.place
         self._audit = options.audit
         self._channel = channel
+        self._beats_every = watchdog_interval(place.environ)
         self._tally = Tally()
         self._recent = Recent()
         loaded = _policy(config)
@@ -188,6 +191,7 @@ class Engine:
         self._tell_beginning()
         with watched(self._policy_files, self._told(loop)):
             self._channel.send(Ready())
+            self._beat(loop)
             finish = await self._converse(loop)
         self._packets.rest()
         self._proxies.close()
@@ -228,6 +232,13 @@ class Engine:
             lambda: loop.call_soon_threadsafe(want),
             lambda error: loop.call_soon_threadsafe(partial(self._gate.fault, error, None)),
         )
+
+    def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Show signs of life where somebody watches."""
+        if self._beats_every is not None:
+            with suppress(OSError):  # the supervisor is gone, and we are about to be
+                self._channel.send(Alive())
+            loop.call_later(self._beats_every, self._beat, loop)
 
     def _tell_beginning(self) -> None:
         """What the engines before could not write down, and that there is one again."""

@@ -18,6 +18,7 @@ from bpf.loader import Attached, start_loading
 from bpf.sockdiag import SockDiag
 from dnsfw import condition
 from dnsfw.channel import (
+    Alive,
     Finish,
     Finished,
     Inheritance,
@@ -159,6 +160,7 @@ class Guard:
         self.proxied: Serving | None = None  # what programs are to be told of the proxy; None if there is none
         self.on_another_proxy: Callable[[Serving], None] = lambda _: None  # of one that has another authority
         self.stop_wanted = False  # somebody who may said so over the control socket
+        self._alive_at = time.monotonic()
         self._engines = engines
         self._directory = engines.config.place.directory
         self._programs = () if programs is None else programs.descriptors
@@ -191,6 +193,11 @@ class Guard:
         self.errands.hold = hold
         if self._engines.now is not None:
             self.errands.tell(self._engines.now)
+
+    def lively(self, within: float) -> bool:
+        """Did the engine show signs of life in the last `within` seconds? Between two engines we are what lives."""
+        engine = self._engines.now
+        return engine is None or not engine.serving or time.monotonic() - self._alive_at <= within
 
     def reload(self) -> None:
         """Have the policy's file read again; what comes of it is told later."""
@@ -244,6 +251,8 @@ class Guard:
                 self.reload()
             case Wanted(what="stop"):
                 self.stop_wanted = True
+            case Alive():
+                self._alive_at = time.monotonic()
             case Wanted() | Probe():
                 self.errands.do(message, engine)
             case _:

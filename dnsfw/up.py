@@ -21,8 +21,9 @@ from dnsfw.channel import Serving
 from dnsfw.detaching import detach
 from dnsfw.errors import EXIT_SETUP
 from dnsfw.guard import guarding
-from dnsfw.lockdown.hold import Hold
+from dnsfw.lockdown.hold import Hold, require_first_mounts
 from dnsfw.namespaces import network_namespace_id
+from dnsfw.notify import Notify, Watched
 from dnsfw.place import GuardOptions, Place
 from dnsfw.privilege import calling_user
 from dnsfw.supervise import WAITED, held_back, until_told
@@ -48,7 +49,7 @@ def up_detached(options: GuardOptions, environ: Mapping[str, str]) -> int:
 
 
 def _guard(options: GuardOptions, environ: Mapping[str, str], in_force: Callable[[Path], None]) -> int:
-    user = calling_user(environ)
+    user, notify = calling_user(environ), Notify(environ)
     with ExitStack() as stack:
         with held_back():
             record = stack.enter_context(runs.claimed(name()))
@@ -57,6 +58,8 @@ def _guard(options: GuardOptions, environ: Mapping[str, str], in_force: Callable
         place = Place(None, find_root(), user, environ, record.directory, time.time())
         starting = stack.enter_context(guarding(options, place))
         guard = starting.enforce()
+        if options.lockdown.sudo and notify.managed:
+            require_first_mounts()
         guard.lock_down(Hold(options.lockdown, record.directory, record.will_lock_down))
         if options.set_resolver:
             stack.enter_context(record.resolver_pointed_here())
@@ -66,7 +69,9 @@ def _guard(options: GuardOptions, environ: Mapping[str, str], in_force: Callable
             _tell_how(place, install_ca=options.install_ca)
             guard.on_another_proxy = partial(_have_trusted, record=record, place=place, install_ca=options.install_ca)
         in_force(record.directory / LOG)
-        until_told(guard)
+        notify.say("READY=1", f"STATUS={'audit: nothing is denied' if options.audit else 'enforcing'}")
+        until_told(Watched(guard, notify))
+        notify.say("STOPPING=1")
         finished = guard.finish()
         if finished is not None:
             record.leave_word(finished)

@@ -159,6 +159,16 @@ class Hold:
         bind(str(made), str(target))
 
 
+def require_first_mounts() -> None:
+    """What is mounted here has to be seen by all of the host. Raises SetupError."""
+    ours, first = (Path(f"/proc/{pid}/ns/mnt").stat().st_ino for pid in ("self", "1"))
+    if ours != first:
+        raise SetupError(
+            "sudo can't be taken away from a service that has mounts of its own.",
+            "With the option in /etc/dnsfw/config.toml, call dnsfw install-service again.",
+        )
+
+
 def take_back(undo: Undo, host: Host = Host()) -> None:
     """Have all as it was, as far as it is not already. Never raises: each part for itself."""
     _unmount(undo.sudoers)

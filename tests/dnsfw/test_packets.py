@@ -20,6 +20,7 @@ from firewall.overflow import Load
 from firewall.ruleset import Plan
 from policy import Action, Bindings, Owner, Reason, address
 from policy.parse import parse
+from tests.firewall.alley import BRIDGED, alley
 from tests.firewall.hellos import said
 from tests.firewall.street import (
     BOTH,
@@ -170,3 +171,28 @@ def test_audit_lets_everything_go_and_records_what_it_would_have_denied(street: 
             client.sendall(words)
             assert taken(server, len(words)) == words
         assert [entry.decision.reason for entry in entries] == [Reason.ALLOW_RULE, Reason.NO_RULE]
+
+
+@BOTH
+@pytest.mark.parametrize("words", [GOOD, BAD], ids=["allowed", "denied"])
+def test_a_container_behind_a_bridge_is_held_to_its_words_too(version: int, words: bytes) -> None:
+    """Its address is translated behind the judgement; the reset to its server passes the same translation."""
+    far = (STRANGER[version], 443)
+    plan = replace(PLAN, inbound="open", bridged_port=BRIDGED)
+    with (
+        alley() as place,
+        place.outside.listen(version, *far) as listening,
+        guarding(place.street, plan=plan),
+        place.container.tcp(version) as client,
+    ):
+        client.connect(far)
+        server, _ = listening.accept()
+        server.settimeout(PATIENCE)
+        with server:
+            client.sendall(words)
+            if words is GOOD:
+                assert taken(server, len(GOOD)) == GOOD
+            else:
+                for end in (client, server):
+                    with pytest.raises(ConnectionResetError):
+                        end.recv(1)

@@ -15,7 +15,21 @@ from dnsfw.nearest import Near, nearest, unreadable
 from dnsfw.policies import Surroundings, valid_policy
 from dnsfw.tally import BECAUSE, NO_REMEDY
 from dnsfw.terminal import answer
-from policy import Action, Budgets, Decision, Policy, Query, Reason, Request, Rule, decide, suggest
+from policy import (
+    Action,
+    Budgets,
+    Decision,
+    Flow,
+    Kind,
+    Policy,
+    Proto,
+    Query,
+    Reason,
+    Request,
+    Rule,
+    decide,
+    suggest,
+)
 
 
 class NearRecord(msgspec.Struct, frozen=True):
@@ -83,6 +97,8 @@ def _text(subject: str, question: Asked, decision: Decision, near: list[Near]) -
     lines = [f"{verdict}: {method}{subject}", f"    {_because(question, decision)}"]
     if decision.rule is not None and decision.reason in {Reason.ALLOW_RULE, Reason.DENY_RULE}:
         lines.append(f"    {_place(decision.rule)}")
+    if _is_looked_into(question, decision):
+        lines.append("    as long as its client says first that it wants this host, or another of this address")
     if question.assumed:
         lines.append(f"    (assumed: {question.assumed}; --address says otherwise)")
     if near:
@@ -97,6 +113,13 @@ def _text(subject: str, question: Asked, decision: Decision, near: list[Near]) -
     elif decision.reason is Reason.DENY_RULE:
         lines.append("no line can allow it: a deny rule wins wherever it stands")
     return "\n".join(lines)
+
+
+def _is_looked_into(question: Asked, decision: Decision) -> bool:
+    """Is it a flow that a host rule opens, for whose names its client is held to?"""
+    speaks = isinstance(question.subject, Flow) and question.subject.proto in (Proto.TCP, Proto.UDP)
+    by_name = decision.rule is not None and decision.rule.kind is Kind.HOST
+    return speaks and by_name and decision.action is Action.ALLOW
 
 
 def _place(rule: Rule) -> str:

@@ -167,6 +167,20 @@ def test_text_of_a_deny_rule(policy: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("question", "told"),
+    [
+        ("tcp://guarded.example.org:443 --user 7", True),
+        ("tcp://10.0.0.1:5432", False),
+        ("icmp://ping.example.org", False),
+        ("tcp://guarded.example.org:22 --user 7", False),
+        ("https://guarded.example.org/ --user 7", False),
+    ],
+)
+def test_a_client_is_held_to_the_names_of_a_host_rule(policy: Path, question: str, told: bool) -> None:
+    assert ("as long as its client says first" in dnsfw("explain", policy, *question.split()).out) is told
+
+
 def test_an_assumed_address_is_one_that_no_rule_names(tmp_path: Path) -> None:
     (tmp_path / "p").write_text("198.51.100.0/24:*\n!203.0.113.0/24:*\na.example")
     assert not answered(tmp_path / "p", "tcp://b.example:22")["allowed"]

@@ -86,8 +86,11 @@ class Attached:
 
     def connection(self, key: bytes) -> bytes | None:
         """Who opened the TCP connection with that flow_key. Raises OSError."""
-        raw = self.connections.get(records.connection_place(key, self.connections.shape.max_entries))
-        return records.connection_owner(raw, key) if raw else None
+        for place in records.connection_places(key, self.connections.shape.max_entries):
+            raw = self.connections.get(place)
+            if raw and (owner := records.connection_owner(raw, key)):
+                return owner
+        return None
 
     def _counted(self, counter: records.Counter) -> int:
         raw = self.counts.get(records.WORD.pack(counter))

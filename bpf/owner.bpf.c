@@ -352,14 +352,19 @@ static inline int same_words(u64 *one, u64 *other, int count) {
   return difference == 0;
 }
 
-/* The newest connection owns its place. */
+/* The newest connection of a tuple stands where the last one stood, or over the older of the two that stand where it
+ * may. So a record is lost only to two newer ones that lead to the same pair of places. */
 static inline void own_connection(struct connection *now) {
   u64 hash = digest(0, (u64 *)&now->flow, sizeof(now->flow) / 8);
-  u32 place = hash & (CONNECTIONS - 1);
-  struct connection *before = connections.lookup(&place);
+  u32 one = hash & (CONNECTIONS - 2), other = one + 1;
+  struct connection *before = connections.lookup(&one), *second = connections.lookup(&other);
 
-  if (!before)
+  if (!before || !second)
     return;
+  if (same_words((u64 *)&second->flow, (u64 *)&now->flow, sizeof(now->flow) / 8) ||
+      (!same_words((u64 *)&before->flow, (u64 *)&now->flow, sizeof(now->flow) / 8) &&
+       second->owner.used_ns < before->owner.used_ns))
+    before = second;
   describe_program(&now->owner);
   if (before->digest) {
     if (!same_words((u64 *)&before->flow, (u64 *)&now->flow, sizeof(now->flow) / 8))

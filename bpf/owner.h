@@ -49,8 +49,8 @@ struct owner {
   u32 flags;
 };
 
-/* Who opened a TCP connection. It stands at the place that its tuple leads to, over what stood there. Nobody locks that:
- * the digest is over all the rest, so that what two processors wrote at once is seen to be nobody's. */
+/* Who opened a TCP connection. It stands at one of two places that its tuple leads to, over what stood there. Nobody
+ * locks them: the digest is over all the rest, so that what two processors wrote at once is seen to be nobody's. */
 struct connection {
   struct flow_key flow;
   struct owner owner;

@@ -1,7 +1,7 @@
 """What /proc says of a process.
 
-Law: the only file that reads /proc/PID. Facts belong to one moment: they are read until two readings in a row agree, of
-a process that has the same start time before and after; what never holds still is said to be incomplete (proc(5)).
+Law: the only file that reads /proc/PID. Facts belong to one moment: they are read again until the process has the same
+start time, and runs the same program, before and after; what never holds still is said to be incomplete (proc(5)).
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 
 from bpf.records import arguments, text
@@ -73,38 +72,39 @@ def ancestors(pid: int) -> Iterator[Stat]:
 
 def read_process(pid: int) -> Process | None:
     """None if it is gone, or another one has its number by now."""
-    readings = (_reading(pid) for _ in range(_READINGS))
-    last = None
-    for one, other in pairwise(readings):
-        if one is None or other is None:
+    process = None
+    for _ in range(_READINGS):
+        before = _marks(pid)
+        process = _reading(pid)
+        after = _marks(pid)
+        if process is None or before[:1] != after[:1]:
             return None
-        if one == other:
-            return one
-        last = other
-    return None if last is None else _doubtful(last)
+        if before == after:
+            return process
+    return process and replace(process, exe="", argv=(), complete=False)  # it runs one program after the other
 
 
-def _doubtful(process: Process) -> Process:
-    """It runs one program after the other: what it is can't be said."""
-    return replace(process, exe="", argv=(), complete=False)
+def _marks(pid: int) -> list[bytes]:
+    """When a process started, and where the kernel has laid the program that it runs: at random, so that an execve,
+    even of the same file, changes it (/proc/PID/stat fields 22, 26 to 28 and 45 to 51; randomize_va_space)."""
+    fields = _read(pid, "stat").rpartition(b")")[2].split()
+    return [*fields[19:20], *fields[23:26], *fields[42:49]]
 
 
 def _reading(pid: int) -> Process | None:
-    before, status = read_stat(pid), _status(pid)
-    exe, argv = _exe(pid), _read(pid, "cmdline", _ARGV_BYTES + 1)
-    cgroups, namespaces = tuple(_cgroups(_read(pid, "cgroup"))), tuple(_namespaces(pid))
-    after = read_stat(pid)
-    if before is None or after is None or before.start_time != after.start_time or "Uid" not in status:
+    stat, status = read_stat(pid), _status(pid)
+    exe, argv, namespaces = _exe(pid), _read(pid, "cmdline", _ARGV_BYTES + 1), tuple(_namespaces(pid))
+    if stat is None or "Uid" not in status:
         return None
     return Process(
-        after,
+        stat,
         uid=int(status["Uid"][0]),  # the real one, as BPF has it
         exe=exe,
         argv=arguments(argv[:_ARGV_BYTES]),
-        cgroups=cgroups,
+        cgroups=tuple(_cgroups(_read(pid, "cgroup"))),
         namespaces=namespaces,
         pid_depth=len(status["NSpid"]) - 1 if "NSpid" in status else None,
-        complete=bool(exe) and len(argv) <= _ARGV_BYTES and len(namespaces) == len(_KINDS),
+        complete=bool(exe) and 0 < len(argv) <= _ARGV_BYTES and len(namespaces) == len(_KINDS),
     )
 
 

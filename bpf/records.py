@@ -200,9 +200,10 @@ def digest(seed: int, words: tuple[int, ...]) -> int:
     return seed
 
 
-def connection_place(key: bytes, places: int) -> bytes:
-    """Where a connection with that flow_key stands, of so many places."""
-    return WORD.pack(digest(0, _KEY_WORDS.unpack(key)) % places)
+def connection_places(key: bytes, places: int) -> tuple[bytes, bytes]:
+    """The two places, of so many, where a connection with that flow_key may stand."""
+    first = digest(0, _KEY_WORDS.unpack(key)) % places & ~1
+    return WORD.pack(first), WORD.pack(first + 1)
 
 
 def connection_owner(record: bytes, key: bytes) -> bytes | None:

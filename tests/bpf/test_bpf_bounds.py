@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from itertools import product
 
 import pytest
@@ -19,13 +20,15 @@ for host in range(1, 5):
     for to in range(1, 10001): s.sendto(b"x", ("198.51.100.%d" % host, to))
 print(port, flush=True); wait()
 """
-TWO = """
+THREE = """
+import time
 to = sys.argv[2:]
 socks = []
 for host, port in zip(to[::2], to[1::2]):
     s = tcp("4"); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); s.bind(("10.9.9.1", int(sys.argv[1])))
     s.setblocking(False); s.connect_ex((host, int(port))); socks.append(s)
-print("done", flush=True); wait()
+    say(6, "10.9.9.1", sys.argv[1], host, port); wait()
+    time.sleep(0.02)  # the kernel's coarse clock is what tells old from new
 """
 
 
@@ -41,19 +44,24 @@ def test_flows_that_were_pushed_out_are_unknown_and_counted(bed: Bed) -> None:
     assert owners[-1] == facts(speaker, bed)
 
 
-def test_a_connection_in_another_s_place_pushes_it_out(bed: Bed) -> None:
-    """Two tuples that lead to one place."""
-    source, port, places = address("10.9.9.1"), 40_404, bed.sources.attached.connections.shape.max_entries
-    seen: dict[bytes, Flow] = {}
-    for host, to in product(range(1, 255), range(2, 1000)):
-        later = Flow(Proto.TCP, source, port, address(f"198.51.100.{host}"), to)
-        place = records.connection_place(records.flow_key(later), places)
-        if (earlier := seen.setdefault(place, later)) is not later:
+def test_a_connection_is_lost_to_two_newer_ones_in_its_places(bed: Bed) -> None:
+    """Three tuples that lead to one pair of places, which are found in a hundred thousand or so."""
+    port, places = 40_404, bed.sources.attached.connections.shape.max_entries
+    together = defaultdict[bytes, list[Flow]](list)
+    for host, to in product(range(1, 255), range(2, 2000)):
+        flow = Flow(Proto.TCP, address("10.9.9.1"), port, address(f"198.51.100.{host}"), to)
+        alike = together[records.connection_places(records.flow_key(flow), places)[0]]
+        alike.append(flow)
+        if len(alike) == 3:
             break
     before = bed.owners.evicted()["connections"]
-    ends = [str(part) for flow in (earlier, later) for part in (flow.dst, flow.dport)]
-    speaker = bed.speaker(TWO, str(port), *ends)
-    assert speaker.line() == "done"
-    assert bed.owners.of(earlier) is None
-    assert bed.owners.of(later) == facts(speaker, bed)
+    ends = [str(part) for flow in alike for part in (flow.dst, flow.dport)]
+    speaker = bed.speaker(THREE, str(port), *ends)
+    assert speaker.flow() == alike[0]
+    speaker.say("next")
+    assert speaker.flow() == alike[1]
+    assert [bed.owners.of(flow) for flow in alike[:2]] == [facts(speaker, bed)] * 2
+    speaker.say("next")
+    assert speaker.flow() == alike[2]
+    assert [bed.owners.of(flow) for flow in alike] == [None, *[facts(speaker, bed)] * 2]
     assert bed.owners.evicted()["connections"] > before

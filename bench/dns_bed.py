@@ -7,6 +7,7 @@ netfilter, owners or journal here: the judge allows `*.example.com`, the binding
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import re
 import select
@@ -148,6 +149,7 @@ def serve_bare(port: int) -> None:
 def serve_dnsfw(port: int) -> None:
     """Policy, budgets, bindings and journal are the real ones; only owners are not looked up."""
     sys.setswitchinterval(0.0005)  # as the engine
+    gc.freeze()
     with tempfile.TemporaryDirectory() as scratch:
         journal = Journal(Path(scratch) / "journal", "enforce", ROOT)
         journal.start()

@@ -129,16 +129,19 @@ class Client:
     # The requests.
 
     async def requestheaders(self, flow: http.HTTPFlow) -> None:
+        """Denied until the last statement: mitmproxy passes on what has no answer, whatever became of us."""
         self._silence.cancel()
         request = flow.request
-        refusal = (await self._judged(flow)).refusal
         accept = request.headers.get("accept", "")
+        flow.response = http.Response.make(503)
+        refusal = (await self._judged(flow)).refusal
         if refusal is not None:
-            self._answer(flow, refusals.denied(refusal, accept))
-        elif self._upstream_failed is not None:
-            self._answer(flow, refusals.unreachable(self._upstream_failed, accept))
-        else:
-            _prepare(request)
+            return _refuse(flow, refusals.denied(refusal, accept))
+        if self._upstream_failed is not None:
+            return _refuse(flow, refusals.unreachable(self._upstream_failed, accept))
+        _prepare(request)
+        flow.response = None
+        return None
 
     async def _judged(self, flow: http.HTTPFlow) -> Judged:
         if flow.error:  # mitmproxy can't tell where the request ends, or is asked for a tunnel
@@ -152,15 +155,6 @@ class Client:
             return await self._about.unreadable(str(error))
         return await self._about.asked(scheme, line)
 
-    def _answer(self, flow: http.HTTPFlow, answer: refusals.Answer) -> None:
-        if flow.error:
-            return  # mitmproxy answers these itself, and closes
-        fields = list(answer.fields)
-        waits = flow.request.headers.pop("expect", None)
-        if waits is not None and not flow.request.is_http2:
-            fields.append((b"connection", b"close"))  # nobody knows if the body will come (RFC 9110 section 10.1.1)
-        flow.response = http.Response.make(answer.status, answer.body, http.Headers(fields))
-
     async def request(self, flow: http.HTTPFlow) -> None:
         if flow.request.trailers:
             flow.request.trailers = trailers_of(flow.request.trailers.fields)
@@ -169,7 +163,7 @@ class Client:
         response = flow.response
         if response is None:
             return
-        if response.status_code == 101 and not _is_websocket(flow.request):
+        if response.status_code == 101 and not (_is_websocket(flow.request) and _is_websocket(response)):
             flow.kill()  # type: ignore[no-untyped-call]  # to a protocol in which nothing would be judged
         if self._wants_certificate and 400 <= response.status_code < 500:
             self._about.report(
@@ -200,6 +194,16 @@ class Client:
         flow.messages.clear()
 
 
+def _refuse(flow: http.HTTPFlow, answer: refusals.Answer) -> None:
+    """A client that waits before it sends a body isn't asked for it, and its connection ends, since nobody knows if it
+    comes all the same (RFC 9110 section 10.1.1)."""
+    fields = list(answer.fields)
+    waits = flow.request.headers.pop("expect", None)
+    if waits is not None and not flow.request.is_http2:
+        fields.append((b"connection", b"close"))
+    flow.response = http.Response.make(answer.status, answer.body, http.Headers(fields))
+
+
 def _prepare(request: http.Request) -> None:
     """For the way to the server: in origin form, its body passed on as it comes."""
     request.stream = True
@@ -211,5 +215,5 @@ def _prepare(request: http.Request) -> None:
             request.headers.pop(name, None)
 
 
-def _is_websocket(request: http.Request) -> bool:
-    return request.method == "GET" and request.headers.get("upgrade", "").strip().lower() == "websocket"
+def _is_websocket(message: http.Message) -> bool:
+    return str(message.headers.get("upgrade", "")).strip().lower() == "websocket"

@@ -158,10 +158,10 @@ class Job:
         env = {**self._environ(), "GITHUB_ACTION": name}
         return self._ask(["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script], env)
 
-    def install(self) -> None:
-        """dnsfw where the action looks for it: this very package, in a folder of root's."""
+    def install(self, program: str = "") -> None:
+        """dnsfw where the action looks for it, or at `program`: this very package, in a folder of root's."""
         place = "import('{0}/action/lib/place.js').then(({{Place}}) => console.log(new Place('{0}').program))"
-        self.program = subprocess.check_output([NODE, "-e", place.format(ROOT)], text=True).strip()
+        self.program = program or subprocess.check_output([NODE, "-e", place.format(ROOT)], text=True).strip()
         mine = Path(sys.prefix) / "bin" / "dnsfw"
         made = self.as_root("sh", "-ec", 'mkdir -p "$(dirname "$1")"; ln -s "$2" "$1"', "sh", self.program, str(mine))
         assert made.returncode == 0, made.stderr
@@ -271,6 +271,8 @@ def _job(laptop: Playground, folder: Path) -> Iterator[Job]:
     ):
         assert worker.stdin is not None
         stack.callback(worker.stdin.close)
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "ready\n"  # from here on it has mounts of its own
         yield Job(laptop, folder, worker, stack)
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 ctypes.CDLL(None).prctl(15, b"Runner.Worker")  # PR_SET_NAME
+print("ready", flush=True)
 for line in sys.stdin:
     argv, environ, folder = json.loads(line)
     log = subprocess.PIPE

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from dnsfw.channel import Finished, channel_pair
+import os
+import select
+import socket
+
+import pytest
+
+from dnsfw.channel import Channel, Finished, Listening, Ready, channel_pair
 
 
 def test_the_longest_summary_arrives_whole() -> None:
@@ -13,3 +19,34 @@ def test_the_longest_summary_arrives_whole() -> None:
     assert other.receive(1) == said
     one.close()
     other.close()
+
+
+def test_descriptors_arrive_and_those_that_nobody_takes_are_closed() -> None:
+    """Or an engine could use up the supervisor's."""
+    one, other = channel_pair()
+    reading, writing = os.pipe()
+    one.send(Listening(), [writing])
+    os.close(writing)
+    assert other.receive(1) == Listening()
+    (taken,) = other.descriptors()
+    assert other.descriptors() == []
+    one.send(Listening(), [taken])
+    os.close(taken)
+    other.receive(1)
+    assert not select.select([reading], [], [], 0)[0]  # it is held
+    one.send(Ready())
+    other.receive(1)
+    assert os.read(reading, 1) == b""  # by nobody any more
+    os.close(reading)
+    one.close()
+    other.close()
+
+
+@pytest.mark.parametrize("nonsense", [b"x", b"{}", b'{"type":"Sesame"}', b"\xff" * 1000], ids=repr)
+def test_who_talks_nonsense_has_hung_up(nonsense: bytes) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    channel = Channel(ours)
+    theirs.send(nonsense)
+    assert channel.receive(1) is None
+    channel.close()
+    theirs.close()

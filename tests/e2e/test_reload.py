@@ -162,3 +162,17 @@ def test_writing_one_that_a_guarded_user_may_write_is_not(up: Up) -> None:
     os.chown(up.policy, 0, -1)
     assert "another policy is in force" in up.reload(ECHO + NAME)  # asked for, and nothing was said before
     assert [life["reason"].rpartition(": ")[2] for life in up.lives()] == ["generation 1, 1 more, 0 less"]
+
+
+def test_the_command_says_what_changed_or_why_nothing_did(up: Up) -> None:
+    up.policy.write_text(NAME)
+    done = up.laptop.run(up.laptop.dnsfw("reload"))
+    assert done.returncode == 0, done.stderr
+    assert f"+ {NAME.strip()}" in done.stdout
+    assert f"- {ECHO.strip()}" in done.stdout
+    up.policy.write_text("not a policy\n")
+    refused = up.laptop.run(up.laptop.dnsfw("reload"))
+    assert refused.returncode == 125
+    assert "1 mistake" in refused.stderr
+    assert "stays in force" in refused.stderr
+    assert up.resolves(atlas.ALLOWED_NAME)

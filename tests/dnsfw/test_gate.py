@@ -62,6 +62,25 @@ def test_audit_lets_through_and_records_what_enforcing_would_have_said() -> None
     assert [entry.decision.action for entry in entries] == [Action.DENY, Action.DENY]
 
 
+@pytest.mark.parametrize(
+    ("proxy", "audit", "action", "recorded"),
+    [
+        pytest.param(True, False, Action.INSPECT, (Action.INSPECT, Reason.ALLOW_RULE), id="at work"),
+        pytest.param(False, False, Action.DENY, (Action.DENY, Reason.PROXY), id="not there"),
+        pytest.param(False, True, Action.ALLOW, (Action.DENY, Reason.PROXY), id="not there, in audit mode"),
+    ],
+)
+def test_what_the_proxy_would_look_into_is_denied_while_it_is_not_there(
+    *, proxy: bool, audit: bool, action: Action, recorded: tuple[Action, Reason]
+) -> None:
+    entries: list[Entry] = []
+    policy = parse("https://allowed.example/open/*\n", "p")
+    judge = Gate(policy, Bindings(), lambda _: OWNER, entries.append, lambda: NOW, audit, inspects=lambda: proxy)
+    judge.bindings.bind("allowed.example", [(GOOD, 60.0)], NOW)
+    assert judge.open(flow(str(GOOD)))[0] is action
+    assert [(entry.decision.action, entry.decision.reason) for entry in entries] == [recorded]
+
+
 def test_every_decision_is_recorded_once() -> None:
     entries: list[Entry] = []
     judge = gate(entries)

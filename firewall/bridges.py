@@ -11,9 +11,9 @@ from typing import Final
 
 from firewall.looking import NOT_SYN
 from firewall.marks import INBOUND, MASK, ONCE, OTHERS, TURNED, Mark
+from firewall.text import NOBODY, PORTS
 
 STANDING_UDP: Final = 180  # seconds of silence that end it; conntrack's own time-out for an assured UDP flow
-_PORTS: Final = "meta l4proto { tcp, udp } th"
 # Kinds of interface that hosts make for others to be behind. Their uplinks have none, or one of these and a default
 # route, by which every address is told right.
 _MADE_FOR_OTHERS: Final = 'meta iifkind { "bridge", "veth", "tun" }'
@@ -30,7 +30,7 @@ def arriving() -> Iterator[str]:
 def steering(port: int) -> Iterator[str]:
     """Questions that would have gone through us. A name server of the host's own may know its containers' names, and
     is itself no exception."""
-    yield f"{_MADE_FOR_OTHERS} fib daddr type unicast {_PORTS} dport 53 redirect to :{port}"
+    yield f"{_MADE_FOR_OTHERS} fib daddr type unicast {PORTS} dport 53 redirect to :{port}"
 
 
 def judging(*, audit: bool, lease: Iterator[str]) -> Iterator[str]:
@@ -81,7 +81,7 @@ def turning_back() -> Iterator[str]:
     yield "reject with icmpx admin-prohibited"
 
 
-def turned(nobody: int) -> tuple[str, list[str]]:
+def turned() -> tuple[str, list[str]]:
     """For `judge`: how to tell such a refusal, and the chain that makes sure that no program sent it."""
-    passes = [f"meta skuid != {nobody} return", "goto pass"]
+    passes = [f"meta skuid != {NOBODY} return", "goto pass"]
     return f"ct mark & {MASK:#x} == {TURNED:#x} ct direction reply jump turned", passes

@@ -17,7 +17,7 @@ from firewall.segment import URG, Segment, read_segment, without_data
 from firewall.timed import Timed
 from policy.values import Action, Flow, Seen
 
-_MOST_SILENT: Final = 16_384  # connections that are open, and whose client has not been understood yet
+_MOST_SILENT: Final = 8_192  # connections that are open, and whose client has not been understood yet
 _MOST_JUDGED: Final = 4_096  # those whose packets may have been on their way when their client was judged
 _MOST_HELD: Final = 128  # those with packets in the kernel's queue: some each, as many as go unacknowledged
 _SILENCE: Final = 600.0  # seconds; where the server speaks first, a person may be typing

@@ -19,6 +19,8 @@ class OpeningError(Exception):
 class Opening:
     """One direction of a connection, from `first` on: the sequence number of its first octet, the SYN's plus one."""
 
+    __slots__ = ("_first", "_have", "_octets")
+
     def __init__(self, first: int) -> None:
         self._first = first
         self._octets = bytearray()

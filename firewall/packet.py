@@ -6,6 +6,7 @@ refused. Checksums are the kernel's business: a queued packet need not have its 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from struct import Struct
 from typing import Final, NamedTuple
 
@@ -27,6 +28,7 @@ _HOP_BY_HOP, _ROUTING, _FRAGMENT, _DESTINATION = 0, 43, 44, 60  # RFC 8200 secti
 _EXTENSIONS: Final = frozenset({_HOP_BY_HOP, _ROUTING, _FRAGMENT, _DESTINATION})
 _EXTENSIONS_MOST: Final = 4  # RFC 8200 section 4.1: one hop-by-hop, two destination; octets are bounded by COPIED
 _MAPPED: Final = bytes(10) + b"\xff\xff"  # RFC 4291 section 2.5.5.2
+_address: Final = lru_cache(maxsize=1024)(address)  # the same few over and over, and kept for a while in many flows
 _ECHO: Final = {Proto.ICMP: (4, 8), Proto.ICMPV6: (6, 128)}  # IP version; type (RFC 792, RFC 4443 section 4.1)
 
 
@@ -51,7 +53,7 @@ def parse_packet(data: Bytes) -> Flow:
     """
     header = parse_header(data)
     sport, dport = _ports(data, header.proto, header.start, header.total)
-    return Flow(header.proto, address(header.src), sport, address(header.dst), dport)
+    return Flow(header.proto, _address(header.src), sport, _address(header.dst), dport)
 
 
 def parse_header(data: Bytes) -> Header:

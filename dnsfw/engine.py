@@ -15,10 +15,8 @@ from contextlib import ExitStack, nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from bpf.errors import BpfError
-from bpf.loader import Attached, take_over
 from bpf.sockdiag import SockDiag
-from dnsfw import pinned, requests
+from dnsfw import beginning, requests
 from dnsfw.attribution import Attribution
 from dnsfw.channel import (
     Alive,
@@ -28,9 +26,7 @@ from dnsfw.channel import (
     Finish,
     Finished,
     Held,
-    Inheritance,
     JudgeAgain,
-    Listening,
     Ready,
     Renew,
     TurnedOver,
@@ -38,24 +34,20 @@ from dnsfw.channel import (
 )
 from dnsfw.control.access import Access
 from dnsfw.control.answers import Answers, Identity, InForce, Parts
-from dnsfw.control.messages import Lives
 from dnsfw.control.server import ControlServer, listen
 from dnsfw.conversations import Conversations
-from dnsfw.errors import DnsfwError, SetupError
+from dnsfw.errors import DnsfwError
 from dnsfw.gate import Gate
 from dnsfw.health import Health
 from dnsfw.journal import Journal, Keeping
-from dnsfw.lifecycle import Gap, Life, Turn
+from dnsfw.lifecycle import Life, Turn
 from dnsfw.liveflows import LiveFlows, judge_again
 from dnsfw.notify import watchdog_interval
 from dnsfw.orders import Orders
-from dnsfw.packets import Packets
-from dnsfw.pinned import Pinned
 from dnsfw.place import QUEUE, EngineConfig, GuardOptions
-from dnsfw.policies import Loaded, Surroundings, load_policy, pinned_policy
 from dnsfw.privilege import Capability, become, undumpable
 from dnsfw.recent import Recent
-from dnsfw.records import Entry, rfc3339
+from dnsfw.records import Entry
 from dnsfw.renewal import Judges, Renewal
 from dnsfw.snapshot import Known, Snapshot
 from dnsfw.storms import Storms
@@ -66,7 +58,6 @@ from dnsfw.watching import Told, watched
 from firewall.frames import LinkWatch
 from firewall.overflow import LoadFile
 from policy import Bindings, Budgets
-from policy.inspected import inspected
 from resolver.core import Refusal, ResolverConfig
 from resolver.listeners import Listeners
 from resolver.server import Resolver
@@ -74,7 +65,6 @@ from resolver.server import Resolver
 if TYPE_CHECKING:
     from dnsfw.scrape import Scrape
 
-_HANDED_OVER_WITHIN = 30.0
 _SWITCH = 0.0005  # seconds until the journal's thread lets a packet's or a query's way go on; 5 ms by default
 # Verdicts on the queue; a cgroup's path from its number; map look-ups on kernels before 5.19.
 _KEPT = (Capability.NET_ADMIN, Capability.DAC_READ_SEARCH, Capability.BPF)
@@ -106,7 +96,7 @@ class Engine:
         self._beats_every = watchdog_interval(place.environ)
         self._tally = Tally()
         self._recent = Recent()
-        loaded = _policy(config)
+        loaded = beginning.policy(config)
         turn_over = partial(channel.send, Wanted("turn-over"))
         self._journal = Journal(
             options.journal, _mode(options), place.user, Keeping(options.rotation, turn_over, complain)
@@ -118,14 +108,14 @@ class Engine:
         with nullcontext() if place.network is None else place.network.entered():
             diag = stack.enter_context(SockDiag())
             load = stack.enter_context(LoadFile(QUEUE))
-            self._packets = stack.enter_context(Packets(QUEUE))
+            self._packets = beginning.packets(stack)
             self._storms = Storms(load.read, self._journal.tell, time.time, audit=options.audit)
             self._live = LiveFlows(stack, diag)
         self._links = stack.enter_context(LinkWatch()) if place.network is None and not options.audit else None
         # The table is made while the compiler works.
-        _say_listening(channel, loaded, first=config.policy is None)
-        self._inheritance = inheritance = _inherit(channel)
-        self._attribution = Attribution(config, _programs(channel, stack), diag, stack)
+        beginning.say_listening(channel, loaded, first=config.policy is None)
+        self._inheritance = inheritance = beginning.inherit(channel)
+        self._attribution = Attribution(config, beginning.programs(channel, stack), diag, stack)
         owners = self._attribution.owners
         self.also_kept = self._attribution.capabilities
         self._bindings = Bindings()
@@ -165,8 +155,8 @@ class Engine:
             options.audit,
             place.network is None,
             place.began,
-            _lives(inheritance),
-            gaps=_gaps(inheritance, audit=options.audit),
+            beginning.lives(inheritance),
+            gaps=beginning.gaps(inheritance, audit=options.audit),
             seed=config.seed,
         )
         self._health = Health(self._gate, lambda told, answer: channel.send(told, [answer]))
@@ -299,53 +289,3 @@ def _scrape(port: int, answers: Answers, stack: ExitStack) -> Scrape | None:
     from dnsfw.scrape import Scrape  # noqa: PLC0415
 
     return stack.enter_context(Scrape(port, answers.status))
-
-
-def _lives(inheritance: Inheritance) -> Lives:
-    last = inheritance.last_death
-    return Lives() if last is None else Lives(inheritance.deaths, rfc3339(last.when), last.reason)
-
-
-def _gaps(inheritance: Inheritance, *, audit: bool) -> tuple[Gap, ...]:
-    """With the one that ends now."""
-    death = inheritance.last_death
-    if death is None:
-        return ()
-    return (*inheritance.gaps, Gap(death.reason, time.time() - inheritance.down_since, not audit))
-
-
-def _policy(config: EngineConfig) -> Loaded:
-    """The first engine reads the file, once; those after it take what that one read. Raises UsageError."""
-    options, place = config.options, config.place
-    kept = None if config.policy is None else pinned.read(config.policy)
-    if isinstance(kept, Pinned):
-        return pinned_policy(kept)
-    return load_policy(options.policy, Surroundings(place.environ, place.user, options.repo))
-
-
-def _say_listening(channel: Channel, loaded: Loaded, *, first: bool) -> None:
-    """The first engine has read the policy, and gives it to the supervisor for the next ones."""
-    if not first:
-        channel.send(Listening())
-        return
-    paper = pinned.paper()
-    pinned.write(loaded.pinned, paper)
-    channel.send(Listening(inspected(loaded.policy)), [paper])
-    os.close(paper)
-
-
-def _inherit(channel: Channel) -> Inheritance:
-    """Raises ConnectionError where the supervisor is gone."""
-    message = channel.receive(_HANDED_OVER_WITHIN)
-    if not isinstance(message, Inheritance):
-        raise ConnectionResetError
-    return message
-
-
-def _programs(channel: Channel, stack: ExitStack) -> Attached | None:
-    """From the supervisor, which has them compiled; None if they couldn't be. Raises SetupError."""
-    descriptors = channel.descriptors()
-    try:
-        return stack.enter_context(take_over(descriptors)) if descriptors else None
-    except BpfError as error:
-        raise SetupError("Sockets can't be attributed to processes: " + str(error)) from error

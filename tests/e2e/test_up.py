@@ -187,3 +187,17 @@ def test_a_resolver_on_the_hosts_own_loopback_needs_an_upstream(tmp_path: Path) 
         assert "--upstream" in refused.stderr
         with up(laptop, tmp_path, "--upstream", atlas.UPSTREAM.v4):
             assert "hello" in fetch(laptop, f"https://{atlas.ALLOWED_NAME}/").stdout
+
+
+def test_a_queue_that_another_program_holds_is_an_error_that_says_so(laptop: Playground, tmp_path: Path) -> None:
+    before = laptop.run(RULESET).stdout
+    hold = "import sys; from netfilterqueue import NetfilterQueue as Q; q = Q(); q.bind(53, print); print(); input()"
+    holder = laptop.popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "\n"
+        refused = laptop.run(laptop.dnsfw("up"))
+        holder.kill()
+    assert refused.returncode == 125
+    assert "queue 53 can't be had" in refused.stderr
+    assert laptop.run(RULESET).stdout == before

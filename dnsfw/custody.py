@@ -24,6 +24,11 @@ def replaceable(path: Path) -> str:
     return ""
 
 
+def roots_alone(path: Path) -> bool:
+    """Can nobody but root change what this path leads to?"""
+    return not replaceable(path)
+
+
 def _who(place: Path, *, is_file: bool) -> str:
     found = place.lstat()
     if found.st_uid != 0:
@@ -32,7 +37,7 @@ def _who(place: Path, *, is_file: bool) -> str:
     kept = stat.S_ISLNK(found.st_mode) or (found.st_mode & stat.S_ISVTX and not is_file)
     if found.st_mode & stat.S_IWOTH and not kept:
         return "everybody"
-    if found.st_mode & stat.S_IWGRP and found.st_gid != 0 and not kept:
+    if found.st_mode & stat.S_IWGRP and not kept:
         return f"group {found.st_gid}"
     return ""
 

@@ -7,39 +7,19 @@ watched, since no one else may change a policy by writing (S4).
 
 from __future__ import annotations
 
-import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
+
+from dnsfw.custody import roots_alone
 
 _STEP_MS = 250  # how soon a change is seen, and how long a writer pauses at its end
 _TIMEOUT_MS = 1_000
 
 type Files = Callable[[], Mapping[Path, bytes]]  # as they were when they were read
-
-
-def roots_alone(file: Path) -> bool:
-    """Can nobody but root change what this path leads to? Not the file, nor any folder on the way, nor a link's."""
-    path = file.absolute()
-    try:
-        real = path.resolve(strict=True)
-        ways = {path, real}
-        return all(_is_roots(each) for each in chain(ways, *(way.parents for way in ways)))
-    except OSError:
-        return False
-
-
-def _is_roots(path: Path) -> bool:
-    """Owned by root, and written by root alone; in a sticky folder (/tmp) what is root's stays root's (inode(7))."""
-    found = path.lstat()
-    others_write = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not stat.S_ISLNK(found.st_mode)
-    return found.st_uid == 0 and (
-        not others_write or bool(stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX)
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ class Btf:
             raise BpfError("the kernel's BTF is not in a form that we know")
         self._types = raw[header + types : header + types + types_size]
         self._names = raw[header + names : header + names + names_size]
-        self._found: dict[tuple[str, int], int] = {}
+        self._named: dict[tuple[int, int], int] = {}  # structures and enumerations by kind and name
         self._at = [0, *self._walk()]  # type 0 is void and not in the table
 
     def offset(self, structure: str, *members: str) -> int:
@@ -62,30 +62,28 @@ class Btf:
         raise BpfError(f"this kernel's {enumeration} has no {name}")
 
     def _walk(self) -> Iterator[int]:
-        at, end, types = 0, len(self._types), self._types
-        unpack = struct.Struct("=4xI").unpack_from
+        at, end, types, type_id = 0, len(self._types), self._types, 0
+        unpack = struct.Struct("=II").unpack_from
         while at < end:
             yield at
             try:
-                (facts,) = unpack(types, at)
-                fixed, each = _TAIL[facts >> 24 & 0x1F]
+                name, facts = unpack(types, at)
+                kind = facts >> 24 & 0x1F
+                fixed, each = _TAIL[kind]
             except (struct.error, KeyError) as error:
                 raise BpfError("the kernel's BTF has a type that we don't know") from error
+            type_id += 1
+            if kind in (_STRUCT, _ENUM):
+                self._named.setdefault((kind, name), type_id)
             at += _TYPE.size + fixed + each * (facts & 0xFFFF)
         if at != end:
             raise BpfError("the kernel's BTF is cut short")
 
     def _find(self, name: str, kind: int) -> int:
-        """The type of that name and kind. Many fields are of few structures, so what was found is kept."""
-        if (known := self._found.get((name, kind))) is not None:
-            return known
-        wanted = self._name(name)
-        for type_id, at in enumerate(self._at[1:], 1):
-            found, facts, _ = _TYPE.unpack_from(self._types, at)
-            if found == wanted and facts >> 24 & 0x1F == kind:
-                self._found[name, kind] = type_id
-                return type_id
-        raise BpfError(f"this kernel's BTF has no {'structure' if kind == _STRUCT else 'enumeration'} {name}")
+        found = self._named.get((kind, self._name(name)))
+        if found is None:
+            raise BpfError(f"this kernel's BTF has no {'structure' if kind == _STRUCT else 'enumeration'} {name}")
+        return found
 
     def _member(self, type_id: int, name: int, depth: int = 8) -> tuple[int, int] | None:
         """The offset and type of a member, looked for in anonymous members too, `depth` of them deep."""

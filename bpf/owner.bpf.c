@@ -294,20 +294,22 @@ static inline int renewed(struct owner *before, struct owner *now) {
   return 1;
 }
 
+/* Only where the owner is the current process. Once in each hook: it is most of the program's text. */
 static inline void describe_program(struct owner *owner) {
   if (!programs.lookup(&owner->process))
     write_program(&owner->process);
 }
 
-static inline void own_socket(struct owner *owner) {
+/* This and own_flow tell whether there is a new record, so that its program may have to be described. */
+static inline int own_socket(struct owner *owner) {
   struct owner *before = sockets.lookup(&owner->cookie);
 
   if (renewed(before, owner))
-    return;
-  describe_program(owner);
+    return 0;
   sockets.update(&owner->cookie, owner);
   if (!before)
     count(NEW_SOCKETS);
+  return 1;
 }
 
 /* Whether another process used another socket for the same flow just now. One network namespace never has two TCP
@@ -321,17 +323,17 @@ static inline int contested(struct flow_key *flow, struct owner *before, struct 
 }
 
 /* The newest user of a flow owns it, unless it is contested. */
-static inline void own_flow(struct flow_key *flow, struct owner *owner) {
+static inline int own_flow(struct flow_key *flow, struct owner *owner) {
   struct owner *before = flows.lookup(flow);
 
   if (renewed(before, owner))
-    return;
-  describe_program(owner);
+    return 0;
   if (before && contested(flow, before, owner))
     owner->flags |= FLOW_CONTESTED;
   flows.update(flow, owner);
   if (!before)
     count(NEW_FLOWS);
+  return 1;
 }
 
 static inline u64 digest(u64 seed, u64 *words, int count) {
@@ -365,7 +367,6 @@ static inline void own_connection(struct connection *now) {
       (!same_words((u64 *)&before->flow, (u64 *)&now->flow, sizeof(now->flow) / 8) &&
        second->owner.used_ns < before->owner.used_ns))
     before = second;
-  describe_program(&now->owner);
   if (before->digest) {
     if (!same_words((u64 *)&before->flow, (u64 *)&now->flow, sizeof(now->flow) / 8))
       count(LOST_CONNECTIONS);
@@ -401,7 +402,8 @@ static inline int connected(struct bpf_sock_addr *ctx) {
   if (ctx->protocol != UDP)
     return 1;
   describe(&owner, bpf_get_socket_cookie(ctx), bpf_get_netns_cookie(ctx));
-  own_socket(&owner);
+  if (own_socket(&owner))
+    describe_program(&owner);
   return 1;
 }
 
@@ -409,6 +411,7 @@ static inline int connected(struct bpf_sock_addr *ctx) {
 static inline int sent(struct bpf_sock_addr *ctx, struct flow_key *flow) {
   struct owner owner = {};
   struct bpf_sock *sk = ctx->sk;
+  int fresh;
 
   if (!sk)
     return 1;
@@ -416,11 +419,13 @@ static inline int sent(struct bpf_sock_addr *ctx, struct flow_key *flow) {
   flow->source_port = bpf_htons(sk->src_port);
   flow->destination_port = ctx->user_port;
   flow->protocol = UDP;
-  own_flow(flow, &owner);
+  fresh = own_flow(flow, &owner);
   if (flow->destination_port == bpf_htons(DNS)) { /* redirected: on_egress asks for the socket */
     owner.flags = 0;
-    own_socket(&owner);
+    fresh |= own_socket(&owner);
   }
+  if (fresh)
+    describe_program(&owner);
   return 1;
 }
 
@@ -468,6 +473,7 @@ int on_sock_ops(struct bpf_sock_ops *ctx) {
     now.owner.flags = 0;
     own_socket(&now.owner);
   }
+  describe_program(&now.owner);
   return 1;
 }
 

@@ -7,7 +7,7 @@ server, what it received.
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import queue
 import socket
 import ssl
 import subprocess
@@ -85,14 +85,19 @@ class Origin:
         self.resume = threading.Event()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, EOFError, asyncio.LimitOverrunError, ssl.SSLError):
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                self.heads.append(head)
-                path = head.split(b" ")[1].partition(b"?")[0]
-                if not await self._answer(path.decode(), head, reader, writer):
-                    break
-        writer.close()
+        try:
+            with suppress(OSError, EOFError, asyncio.LimitOverrunError, ssl.SSLError):
+                while await self._next(reader, writer):
+                    pass
+            writer.close()
+        except asyncio.CancelledError:
+            writer.transport.abort()  # it is all over
+
+    async def _next(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        head = await reader.readuntil(b"\r\n\r\n")
+        self.heads.append(head)
+        path = head.split(b" ")[1].partition(b"?")[0]
+        return await self._answer(path.decode(), head, reader, writer)
 
     async def _answer(self, path: str, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """False ends the connection."""
@@ -174,31 +179,25 @@ def python_server(bed: Bed) -> Iterator[Origin]:
             (ip, port): socket.create_server((ip, port), family=socket.AF_INET6 if ":" in ip else socket.AF_INET)
             for ip, port in ((PYTHON[4], 80), (PYTHON[4], 443), (PYTHON[6], 80), (PYTHON[6], 443), (MUTUAL[4], 443))
         }
-    loop = asyncio.new_event_loop()
-    ended = asyncio.Event()
+    loops: queue.Queue[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = queue.Queue()
 
     async def serve() -> None:
         servers = [
             await asyncio.start_server(origin.serve, sock=listener, ssl=contexts.get(ip, contexts[port]))
             for (ip, port), listener in listeners.items()
         ]
+        ended = asyncio.Event()
+        loops.put((asyncio.get_running_loop(), ended))
         await ended.wait()
         for server in servers:
             server.close()
 
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()), name="origin", daemon=True)
+    thread = threading.Thread(target=lambda: asyncio.run(serve()), name="origin", daemon=True)
     thread.start()
+    loop, ended = loops.get(timeout=PATIENCE)
     try:
         yield origin
     finally:
+        origin.resume.set()
         loop.call_soon_threadsafe(ended.set)
         thread.join(PATIENCE)
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
-        loop.run_until_complete(asyncio.sleep(0.05))
-        loop.close()
-
-
-def fingerprint(pem_or_der: bytes) -> str:
-    """Of a certificate (DER)."""
-    return hashlib.sha256(pem_or_der).hexdigest()

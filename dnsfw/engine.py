@@ -56,6 +56,8 @@ from dnsfw.tally import Tally, several, summary
 from dnsfw.terminal import complain
 from dnsfw.watching import Told, watched
 from firewall.frames import LinkWatch
+from firewall.inner import InnerBridges
+from firewall.nft import NftError
 from firewall.overflow import LoadFile
 from policy import Bindings, Budgets
 from resolver.core import Refusal, ResolverConfig
@@ -112,6 +114,7 @@ class Engine:
             self._storms = Storms(load.read, self._journal.tell, time.time, audit=options.audit)
             self._live = LiveFlows(stack, diag)
         self._links = stack.enter_context(LinkWatch()) if place.network is None and not options.audit else None
+        self._inner = stack.enter_context(InnerBridges()) if self._links is not None else None
         # The table is made while the compiler works.
         beginning.say_listening(channel, loaded, first=config.policy is None)
         self._inheritance = inheritance = beginning.inherit(channel)
@@ -240,9 +243,15 @@ class Engine:
             self._journal.tell(Life(Turn.RESTARTED, time.time(), "engine"))
 
     def _cover_links(self) -> None:
-        """Devices appear at any time (container engines, VPNs); frames are stopped at each of them."""
+        """Devices appear at any time (container engines, VPNs): frames are stopped at each of them, and bridges that
+        lead nowhere but to this host's containers are known."""
         for _, name in self._links.update() if self._links else ():
             self._gate.fault(OSError(f"frames that a program makes itself are not stopped at the device {name}"), None)
+        try:
+            if self._inner is not None:
+                self._inner.update()
+        except NftError as error:
+            self._gate.fault(error, None)
 
     def _report(self) -> None:
         text = summary(self._tally, self._trouble(), audit=self._audit)

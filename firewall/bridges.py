@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from firewall.inner import SET
 from firewall.looking import NOT_SYN
 from firewall.marks import INBOUND, MASK, ONCE, OTHERS, TURNED, Mark
 from firewall.text import NOBODY, PORTS
@@ -45,6 +46,7 @@ def judging(*, audit: bool, lease: Iterator[str]) -> Iterator[str]:
     yield f"ct mark & {MASK:#x} == {INBOUND:#x} goto pass"
     # Where bridges hand to IP what they pass from port to port (br_netfilter): it stays on its link.
     yield 'meta iifkind "bridge" fib daddr . iif oif exists goto pass'
+    yield f"iifname @{SET} oifname @{SET} goto pass"
     if not audit:
         yield "ct state invalid counter name invalid drop"
     yield from lease

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from firewall.bridges import STANDING_UDP
+from firewall.inner import SET
 from firewall.plan import Plan
 from policy.values import Flow, Proto
 
@@ -16,7 +17,10 @@ _MOST_FLOWS: Final = 65_536  # in each set; a flow that finds no room is judged 
 
 
 def flow_sets(plan: Plan) -> Iterator[str]:
-    """Leases are made by `allow` and end by themselves; standing flows come with the plan."""
+    """Leases are made by `allow` and end by themselves; standing flows come with the plan. The set of inner bridges is
+    the engine's to fill."""
+    if plan.bridged_port is not None:
+        yield f"  set {SET} {{ type ifname; }}"
     for version, address in ((4, "ipv4_addr"), (6, "ipv6_addr")):
         ends = f"{address} . inet_service . {address} . inet_service"
         bounds = f"flags dynamic,timeout; size {_MOST_FLOWS};"

@@ -6,9 +6,11 @@ Law: the value, and what can't be.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from policy.values import Flow
+
+TABLE: Final = "inet dnsfw"
 
 
 @dataclass(frozen=True, slots=True)

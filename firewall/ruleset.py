@@ -16,14 +16,13 @@ from typing import Final
 from firewall import bridges, inbound, looking
 from firewall.bridges import STANDING_UDP
 from firewall.flowsets import flow_sets
+from firewall.inner import SET
 from firewall.looking import NOT_SYN
 from firewall.marks import EXEMPT, INBOUND, MASK, ONCE, OTHERS, Mark, connection_mark
-from firewall.plan import Plan
+from firewall.plan import TABLE, Plan
 from firewall.text import NOBODY, PORTS, becomes, chain, hook, marked
 
 __all__ = ["TABLE", "Plan", "counters", "render", "renewal", "steering"]
-
-TABLE: Final = "inet dnsfw"
 
 # Priorities on the output hook: conntrack is -200; -150 is iptables' mangle, whose rules may hand over for us; -100 is
 # where others translate addresses (Docker does), and the first to do so wins.
@@ -159,6 +158,8 @@ def _judge(plan: Plan) -> Iterator[str]:
         yield bridges.turned()[0]
     yield f"{PORTS} dport 53 {becomes(Mark.DNS)} accept"
     yield f"{_TO_US} goto pass"
+    if plan.bridged_port is not None:
+        yield f"oifname @{SET} goto pass"  # it stays on this host
     if not plan.audit:
         yield "ct state invalid counter name invalid drop"
     yield from _leased()

@@ -59,6 +59,7 @@ def measure(bed: Bed) -> list[Figure]:
         _ratio("requests through a URL rule", rates, "requests/s"),
         _ratio("download through a URL rule", speeds, "MB/s"),
         *_memory(bed),
+        _start(bed),
     ]
 
 
@@ -125,6 +126,19 @@ def _wait(bed: Bed) -> None:
         if time.monotonic() > until:
             raise BenchError("mitmproxy does not answer")
         time.sleep(0.2)
+
+
+def _start(bed: Bed) -> Figure:
+    """From `dnsfw run` to the command, which isn't started before the proxy serves."""
+    rounds = [(_seconds(bed, []), _seconds(bed, ["--policy", str(_policy(bed))])) for _ in range(_ROUNDS)]
+    without, taken = zip(*rounds, strict=True)
+    against = f"{number(median(without))} s without URL rules; slowest of {_ROUNDS}: {number(max(taken))} s"
+    return Figure("start with a URL rule, p50", median(taken), "s", at_most(2.5), against, taken)
+
+
+def _seconds(bed: Bed, options: Sequence[str]) -> float:
+    started = time.time_ns()
+    return (int(bed.run(["date", "+%s%N"], guarded=True, options=options)) - started) / 1e9
 
 
 def _memory(bed: Bed) -> list[Figure]:

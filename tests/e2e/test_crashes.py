@@ -126,3 +126,13 @@ def test_nothing_denied_leaves_and_nothing_allowed_breaks(host: Host) -> None:
         assert not [each for each in arrived if each.carries(TOKEN.encode().hex())]
         assert [each for each in arrived if each.destination[0] == atlas.ALLOWED.v4]  # or nobody would have noticed
         assert max(pauses) < BACK_WITHIN, pauses
+
+
+def test_an_address_stays_open_under_the_name_that_it_was_resolved_for(host: Host) -> None:
+    """Nobody asks again: IPv6 is allowed by the name alone."""
+    connect = f"import socket; socket.create_connection(({atlas.ALLOWED.v6!r}, {atlas.ECHO_PORT}), 5).close()"
+    assert host.laptop.run([sys.executable, "-c", connect]).returncode != 0
+    assert host.laptop.run(["getent", "ahosts", atlas.ALLOWED_NAME]).returncode == 0
+    assert host.laptop.run([sys.executable, "-c", connect]).returncode == 0
+    host.kill_the_engine()
+    assert host.laptop.run([sys.executable, "-c", connect]).returncode == 0

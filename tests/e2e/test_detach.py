@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,6 +94,22 @@ def test_down_ends_one_in_the_foreground_too(host: Playground) -> None:
         assert down(host).returncode == 0
         assert process.wait(5) == 0
     assert resolves(host, atlas.EVIL_ZONE)
+
+
+def test_a_terminal_that_is_closed_ends_one_in_the_foreground(host: Playground) -> None:
+    """The kernel's own SIGHUP; a process's means the policy (test_reload.py)."""
+    before = look(host)
+    ours, theirs = pty.openpty()
+    session = ["setsid", "--ctty", "--wait", *host.dnsfw("up")]
+    with host.popen(session, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        said = b""
+        while b"Ctrl-C ends it" not in said:
+            said += os.read(ours, 1000)
+        assert not resolves(host, atlas.EVIL_ZONE)
+        os.close(ours)
+        assert process.wait(10) == 0
+    assert look(host) == before
 
 
 def test_down_is_harmless_where_nothing_is_up(host: Playground) -> None:

@@ -17,10 +17,12 @@ demo: setup  ## a malicious package on a tiny internet, unguarded, then guarded
 test: lint types layers  ## all checks: lint, types, layers, then every test
 	@$(ROOT) $(BIN)/python -m pytest
 
-lint: setup  ## ruff: rules and format; ESLint for action/
+lint: setup  ## ruff: rules and format; ESLint and GitHub's schemas for the action
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet . || { $(BIN)/ruff format --check .; exit 1; }
 	@cd action && ../$(BIN)/node node_modules/eslint/bin/eslint.js .
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-actions action.yml action/*/action.yml
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 types: setup  ## mypy, strict
 	@$(BIN)/mypy

@@ -11,7 +11,7 @@ import pytest
 
 from dnsfw.playground import atlas
 from dnsfw.playground.world import Playground, Setting
-from tests.action.standin import Job, Step, job
+from tests.action.standin import Job, Step, container, job
 
 pytestmark = pytest.mark.kernel
 
@@ -214,3 +214,18 @@ def test_a_guard_that_is_gone_at_the_end_fails_the_job_within_ten_seconds(runner
     assert post.seconds < 10
     assert runner.run(STEALS).status != 0  # closed, until somebody clears it
     runner.as_root(runner.program, "down")
+
+
+def test_containers_of_the_job_are_guarded_too(runner: Job) -> None:
+    """Behind a bridge with address translation, as engines make them: before the guard began, and after."""
+    step = using()
+    with container(runner, "br0", "172.30.0") as early:
+        assert early(STEALS).returncode == 0
+        begin(runner, step)
+        with container(runner, "br1", "172.31.0") as late:
+            for inside in (early, late):
+                assert inside(STEALS).returncode != 0
+                assert inside(FETCHES).returncode == 0
+        post = runner.phase("post", step)
+    assert post.status == 0
+    assert f"resolve {atlas.EVIL_SHARED_NAME}" in step.summary

@@ -12,6 +12,8 @@ from dnsfw.privilege import calling_user
 from policy import Action, Policy, PolicyInvalid, Rule
 from tests.dnsfw.commands import dnsfw
 
+WORKER = "/home/runner/actions-runner/bin/Runner.Worker"
+NODE = "/home/runner/actions-runner/externals/node24/bin/node"
 HERE = Surroundings({}, calling_user(os.environ))
 
 
@@ -55,8 +57,13 @@ def test_presets_stand_beside_each_other() -> None:
     ("preset", "question", "allowed"),
     [
         ("github-runner", "https://github.com/o/r", True),
-        ("github-runner", "https://pipelines.actions.githubusercontent.com/x", True),
-        ("github-runner", "https://productionresultssa7.blob.core.windows.net/x", True),
+        ("github-runner", f"https://pipelines.actions.githubusercontent.com/x --exe {WORKER}", True),
+        ("github-runner", f"https://pipelines.actions.githubusercontent.com/x --exe {NODE}", True),
+        ("github-runner", "https://pipelines.actions.githubusercontent.com/x --exe /usr/bin/node", False),
+        ("github-runner", f"https://productionresultssa7.blob.core.windows.net/x --exe {WORKER}", True),
+        ("github-runner", f"https://productionresultssa7.blob.core.windows.net/x --exe {NODE}", True),
+        ("github-runner", "https://productionresultssa7.blob.core.windows.net/x --exe /usr/bin/curl", False),
+        ("github-runner", "https://productionresultssa7.blob.core.windows.net/x", False),
         ("github-runner", "https://productionresultssa20.blob.core.windows.net/x", False),
         ("github-runner", "https://productionresultssa7x.blob.core.windows.net/x", False),
         ("github-runner", "https://evil.blob.core.windows.net/x", False),

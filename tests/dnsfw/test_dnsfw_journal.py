@@ -26,7 +26,7 @@ from dnsfw.journal import Journal, Keeping
 from dnsfw.journalfile import Rotation, turn_over
 from dnsfw.privilege import ROOT
 from dnsfw.records import SCHEMA, Entry, Record, schema, to_record
-from policy import Action, Decision, Flow, Kind, Owner, Query, Reason, Rule, Source, Spent
+from policy import Action, Decision, Flow, Kind, Owner, Query, Reason, Rule, Seen, Source, Spent, Spoken
 from policy.names import Pattern
 
 CLIENT = Flow(17, ip_address("127.0.0.1"), 40_000, ip_address("127.0.0.1"), 53053)
@@ -263,6 +263,7 @@ def test_folding_loses_no_count_and_joins_only_what_is_alike(made: list[tuple[En
         {"decision": Decision(Action.ALLOW, Reason.ALLOW_RULE, None, None)},
         {"owner": Owner(7, 70, 1000, "/bin/x", (), "/")},
         {"names": ("a",)},
+        {"seen": Seen(Spoken.TLS, None)},
         {"fault": "broken"},
         {"spent": Spent(1, 1, 1, 1, 0.0)},
         {"subject": None},

@@ -52,6 +52,60 @@ def test_a_report_that_fails_still_denies(street: Street) -> None:
         assert table.counters()["refused"] == 1
 
 
+@pytest.mark.parametrize(
+    ("answers", "arrived"),
+    [
+        ([Answer(None), Answer(None), Answer(Action.ALLOW)], [b"0", b"1", b"2"]),
+        ([Answer(None), Answer(Action.ALLOW, fresh=True)], [b"1"]),
+        ([Answer(None), Answer(Action.DENY), Answer(Action.ALLOW)], [b"2"]),
+        ([Answer(Action.ALLOW, instead=None)], [b"0"]),
+    ],
+    ids=["held and let go", "held of another", "held and denied", "at once"],
+)
+def test_what_is_held_gets_the_answer_of_its_flow(street: Street, answers: list[Answer], arrived: list[bytes]) -> None:
+    told = iter(answers)
+    with street.inside.namespace.entered():
+        queue = Queue(QUEUE, lambda _flow, _packet: next(told), unexpected, unexpected)
+    far = (STRANGER[4], ALLOWED)
+    with (
+        street.outside.receive(4, *far) as sink,
+        queue,
+        in_force(street.inside, PLAN),
+        street.inside.udp(4) as client,
+    ):
+        for number in range(len(answers)):
+            client.sendto(b"%d" % number, far)
+            wait(queue)
+            queue.drain()
+        assert [sink.recv(10) for _ in arrived] == arrived
+        assert nothing_arrived(sink)
+
+
+def test_what_is_released_without_another_packet(street: Street) -> None:
+    flows: list[Flow] = []
+
+    def hold(flow: Flow, _packet: bytes) -> Answer:
+        flows.append(flow)
+        return Answer(None)
+
+    with street.inside.namespace.entered():
+        queue = Queue(QUEUE, hold, unexpected, unexpected)
+    far = (STRANGER[4], ALLOWED)
+    with (
+        street.outside.receive(4, *far) as sink,
+        queue,
+        in_force(street.inside, PLAN),
+        street.inside.udp(4) as client,
+    ):
+        client.sendto(b"x", far)
+        wait(queue)
+        queue.drain()
+        assert nothing_arrived(sink)
+        queue.release(flows[0], Action.ALLOW)
+        assert sink.recv(10) == b"x"
+        queue.release(flows[0], Action.ALLOW)  # twice is harmless
+
+
 def test_what_interrupts_us_denies_the_packet_in_hand(street: Street) -> None:
     def judge(_flow: Flow, _packet: bytes) -> Answer:
         raise KeyboardInterrupt

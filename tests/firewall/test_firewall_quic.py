@@ -197,6 +197,13 @@ def test_every_connection_of_a_flow_is_judged() -> None:
     assert {seen.name for seen in line.judge.told} == {NAME, "b.example"}
 
 
+@pytest.mark.parametrize("at", [0, 1])
+def test_one_denied_name_denies_a_datagram(at: int) -> None:
+    packets = [initial(crypto(HELLO))]
+    packets.insert(at, initial(crypto(OTHERS), destination=b"12345678", sealed=b"12345678"))
+    assert Line().send(b"".join(packets)) is Action.DENY
+
+
 def test_a_hello_of_two_datagrams_waits_for_the_second() -> None:
     line = Line()
     assert line.send(initial(crypto(HELLO[:500]))) is None

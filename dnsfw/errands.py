@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from functools import partial
+from typing import TYPE_CHECKING
 
 from dnsfw import child
 from dnsfw.channel import Held, Probe, TurnedOver, Wanted
@@ -16,9 +17,11 @@ from dnsfw.child import Child
 from dnsfw.engines import Engine
 from dnsfw.errors import DnsfwError
 from dnsfw.journalfile import turn_over
-from dnsfw.lockdown.hold import Hold
 from dnsfw.place import GuardOptions, Place
 from dnsfw.terminal import complain
+
+if TYPE_CHECKING:
+    from dnsfw.lockdown.hold import Hold
 
 
 class Errands:

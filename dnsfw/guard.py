@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from bpf.errors import BpfError
 from bpf.loader import Attached, start_loading
@@ -39,7 +40,6 @@ from dnsfw.errands import Errands
 from dnsfw.errors import SetupError
 from dnsfw.extent import extent_of
 from dnsfw.lifecycle import Gaps, Life, Turn
-from dnsfw.lockdown.hold import Hold
 from dnsfw.place import QUEUE, EngineConfig, GuardOptions, Place, engine_user
 from dnsfw.proxies import Proxy
 from dnsfw.reloading import Reloading
@@ -51,6 +51,9 @@ from firewall.nft import NftError
 from firewall.ruleset import Plan
 from firewall.table import Table
 from resolver.listeners import Listeners, make_listeners, make_wide_listeners
+
+if TYPE_CHECKING:
+    from dnsfw.lockdown.hold import Hold
 
 _RESOLVER_PORTS = range(53053, 53085)  # the first free one
 _LOADING_SECONDS = 20.0

@@ -19,7 +19,7 @@ import msgspec
 from dnsfw import anchor, cgroups, forwarding, resolvconf
 from dnsfw.channel import Finished
 from dnsfw.errors import SetupError
-from dnsfw.lockdown.hold import Undo, take_back
+from dnsfw.lockdown.wanted import Undo
 from dnsfw.namespaces import network_namespace_id
 
 STATE_ROOT = Path("/run/dnsfw")
@@ -177,7 +177,7 @@ def _sweep(root: Path) -> None:
 
 def _take_back(root: Path, directory: Path, record: Record | None) -> None:
     if record is not None:
-        take_back(record.lockdown)
+        _give_back(record.lockdown)
         if record.cgroup:
             cgroups.remove(Path(record.cgroup))
         _restore_sysctls(root, directory, record)
@@ -187,6 +187,14 @@ def _take_back(root: Path, directory: Path, record: Record | None) -> None:
         if record.anchor:
             anchor.remove(Path(record.anchor))
     shutil.rmtree(directory, ignore_errors=True)
+
+
+def _give_back(undo: Undo) -> None:
+    """What lockdown took from users."""
+    if undo != Undo():
+        from dnsfw.lockdown.hold import take_back  # noqa: PLC0415 - few guards take anything
+
+        take_back(undo)
 
 
 def _restore_sysctls(root: Path, directory: Path, record: Record) -> None:

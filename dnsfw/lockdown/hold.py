@@ -20,7 +20,7 @@ import msgspec
 
 from dnsfw.errors import SetupError, UsageError
 from dnsfw.lockdown import acl, sudoers
-from dnsfw.lockdown.wanted import Lockdown
+from dnsfw.lockdown.wanted import Lockdown, Undo
 from dnsfw.namespaces import bind, unmount
 
 _CONTAINER_SOCKETS = (
@@ -37,15 +37,6 @@ _CONTAINER_SOCKETS = (
 _CLONE = "kernel/unprivileged_userns_clone"  # Debian's and Ubuntu's own: it leaves root's alone
 _MAXIMUM = "user/max_user_namespaces"
 _YAMA = "kernel/yama/ptrace_scope"  # 2: with CAP_SYS_PTRACE alone (Documentation/admin-guide/LSM/Yama.rst)
-
-
-class Undo(msgspec.Struct, frozen=True):
-    """`sudoers` is the file that another is mounted over; `lists` are files and the ACL that each had, as hexadecimal,
-    null if none; `sysctls` map names to former values."""
-
-    sudoers: str = ""
-    lists: dict[str, str | None] = {}
-    sysctls: dict[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,13 @@
-"""Which measures are wanted.
+"""Which measures are wanted, and what taking them back needs.
 
-Law: a value; what it takes to have them stands in `hold`.
+Law: values; what it takes to have them stands in `hold`, which few guards load.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+import msgspec
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,3 +19,12 @@ class Lockdown:
     containers: str = ""
     user_namespaces: bool = False
     ptrace: bool = False
+
+
+class Undo(msgspec.Struct, frozen=True):
+    """`sudoers` is the file that another is mounted over; `lists` are files and the ACL that each had, as hexadecimal,
+    null if none; `sysctls` map names to former values."""
+
+    sudoers: str = ""
+    lists: dict[str, str | None] = {}
+    sysctls: dict[str, str] = {}

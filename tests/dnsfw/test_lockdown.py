@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from dnsfw.errors import SetupError, UsageError
 from dnsfw.lockdown import acl, sudoers
-from dnsfw.lockdown.hold import Hold, Host, Undo, take_back
-from dnsfw.lockdown.wanted import Lockdown
+from dnsfw.lockdown.hold import Hold, Host, take_back
+from dnsfw.lockdown.wanted import Lockdown, Undo
 
 USER = pwd.getpwnam("games")
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="other users' rights are root's to change")
@@ -175,7 +175,7 @@ def test_a_container_socket_is_closed_to_one_user_of_its_group(tmp_path: Path) -
 SUDO = """
 import os, stat, sys
 from pathlib import Path
-from dnsfw.lockdown.hold import Hold, Host, Undo, take_back
+from dnsfw.lockdown.hold import Hold, Host, take_back
 from dnsfw.lockdown.wanted import Lockdown
 root, told = Path(sys.argv[1]), []
 before = (root / "host/etc/sudoers").read_bytes()

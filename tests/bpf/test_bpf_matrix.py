@@ -111,3 +111,17 @@ def test_each_source_says_which_it_is(bed: Bed) -> None:
         "BPF on the cgroup's sockets",
         "sock_diag and /proc",
     ]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_port_that_two_processes_share(bed: Bed, sink: int, source: str) -> None:
+    """One of them sends: BPF knows which, and of two sockets on one port /proc can't tell."""
+    script = """
+s = udp("4"); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1); s.bind(("10.9.9.1", int(sys.argv[2])))
+if sys.argv[2] == "0": s.sendto(b"x", ("198.51.100.7", int(sys.argv[1])))
+say(17, *s.getsockname(), "198.51.100.7", sys.argv[1]); wait()
+"""
+    speaker = bed.speaker(script, str(sink), "0")
+    flow = speaker.flow()
+    assert bed.speaker(script, str(sink), str(flow.sport)).flow() == flow
+    assert bed.source(source).of(flow) == (facts(speaker, bed) if source == "bpf" else None)

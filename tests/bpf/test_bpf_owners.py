@@ -113,7 +113,9 @@ def in_turn(proto, port, first, second):
 def test_udp_of_two_processes_on_one_port_is_nobodys(bed: Bed, sink: int, first: str, second: str) -> None:
     script = f"{IN_TURN}\na = bound(udp); b = bound(udp, port_of(a))\n"
     script += f"in_turn(17, port_of(a), lambda: {first}(a), lambda: {second}(b))"
-    assert bed.owners.of(bed.speaker(script, str(sink)).flow()) is None
+    flow = bed.speaker(script, str(sink)).flow()
+    assert bed.owners.of(flow) is None
+    assert bed.searched.of(flow) is None
 
 
 def test_a_tcp_port_that_is_used_again_is_its_new_users(bed: Bed, sink: int) -> None:

@@ -114,7 +114,7 @@ def test_facts_of_one_moment_or_none(tmp_path: Path) -> None:
     script.write_text('[ "$2" ] && echo; exec "${BASH%/*}/$1" "${0}" "${BASH##*/}"\n')
     whole = 0
     with running([str(programs[0]), str(script), "other", "first"]) as pid:
-        for _ in range(100):
+        for _ in range(400):
             process = read_process(pid)
             if process is None or not process.complete:
                 continue

@@ -263,7 +263,7 @@ def test_a_dead_engine_is_told_by_status(other: Playground, tmp_path: Path) -> N
         os.kill(int(children[0]), signal.SIGSTOP)  # it neither answers nor ends
         os.kill(int(children[0]), signal.SIGKILL)
         assert process.stderr is not None
-        assert "the engine died" in process.stderr.readline()
+        assert "died" in process.stderr.readline()
         assert "at work again" in process.stderr.readline()
         lives = status(other)["lives"]
         assert (lives["restarts"], "SIGKILL" in lives["reason"]) == (1, True)

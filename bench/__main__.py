@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench import (
+    action,
     connects,
     daemon,
     dns,
@@ -44,6 +45,7 @@ MEASURES: dict[str, Callable[[Bed], list[Figure]]] = {
     "policy": policy.measure,
     "proxy": proxy.measure,
     "daemon": daemon.measure,
+    "action": action.measure,
 }
 
 

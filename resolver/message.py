@@ -177,6 +177,9 @@ class _Reader:
     def name(self, *, compressed: bool) -> bytes:
         """The name at the cursor, flat and in lower case; the cursor moves behind it."""
         start = self.at
+        if compressed and self.data[start : start + 2] == TO_QUESTION:  # as most owners are written
+            self.at = start + 2
+            return self.known[HEADER_SIZE]
         name, self.at = self._name_at(start, MAX_HOPS if compressed else 0)
         if len(name) > MAX_NAME:
             raise MessageError("a name of more than 255 octets (RFC 1035 2.3.4)")

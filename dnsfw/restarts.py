@@ -34,7 +34,7 @@ class Restarts:
         self._pace = pace
         self._in_a_row = 0
         self._pause = pace.first
-        self._since = 0.0
+        self._since: float | None = None
 
     @property
     def failed(self) -> bool:
@@ -42,15 +42,16 @@ class Restarts:
         return self._in_a_row >= self._pace.many
 
     def started(self, now: float) -> None:
-        """It lives."""
+        """It is at work. A process that never gets there has no life to make up for anything."""
         self.due = None
         self._since = now
 
     def died(self, reason: str, now: float) -> float:
         """It is dead; seconds to wait before the next start."""
-        if now - self._since >= self._pace.steady:
+        if self._since is not None and now - self._since >= self._pace.steady:
             self._in_a_row, self._pause = 0, self._pace.first
         pause, self._pause = self._pause, min(2 * self._pause, self._pace.longest)
+        self._since = None
         self._in_a_row += 1
         self.total += 1
         self.reason = reason

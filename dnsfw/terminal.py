@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import click
 
 from dnsfw.errors import DnsfwError
 
+_AT_ONCE = 1_000  # characters, which are at most 4,000 octets: less than PIPE_BUF with colours
 _COLOURS = {"✗": "red", "!": "yellow", "to allow it:": "green"}
 _MARKED = re.compile(r"^\S.*?:\d+:\d+: (error|warning|note): |^(allowed|denied)\b")
 _SEVERITIES = {"error": "red", "warning": "yellow", "note": "cyan", "allowed": "green", "denied": "red"}
@@ -35,13 +38,13 @@ def answer(text: str) -> None:
 
 
 def say(text: str) -> None:
-    """One plain sentence of ours."""
-    _tell(f"dnsfw: {text}")
+    """One plain sentence of ours. Waits for no reader: who says it has a guard to look after."""
+    _tell_now(f"dnsfw: {text}")
 
 
 def complain(text: str) -> None:
-    """One sentence of ours between a command's own output."""
-    _tell(f"dnsfw: {text}", "yellow")
+    """One sentence of ours between a command's own output. Waits for no reader either."""
+    _tell_now(f"dnsfw: {text}", "yellow")
 
 
 def explain(error: DnsfwError) -> None:
@@ -49,6 +52,14 @@ def explain(error: DnsfwError) -> None:
     _tell(f"dnsfw: {error.problem}", "red")
     if error.remedy:
         _tell(f"  {error.remedy}")
+
+
+def _tell_now(line: str, colour: str | None = None) -> None:
+    """A pipe that nobody reads takes at least this much where it takes anything (pipe(7), PIPE_BUF)."""
+    with suppress(OSError, ValueError):  # no such descriptor: for `_tell` to deal with
+        if not select.select([], [sys.stderr.fileno()], [], 0)[1]:
+            return
+    _tell(line if len(line) <= _AT_ONCE else f"{line[:_AT_ONCE]}…", colour)
 
 
 def _tell(line: str, colour: str | None = None) -> None:

@@ -47,6 +47,14 @@ def test_a_steady_life_ends_a_failure() -> None:
     assert restarts.total == 6
 
 
+def test_never_getting_to_work_is_no_steady_life() -> None:
+    restarts = Restarts(PACE)
+    restarts.started(0.0)
+    deaths = [1000.0 + 100.0 * number for number in range(4)]
+    assert [restarts.died("exit status 125", now) for now in deaths] == pytest.approx([0.1, 0.2, 0.4, 0.8])
+    assert restarts.failed
+
+
 def test_what_lives_is_not_started_again() -> None:
     restarts = Restarts(PACE)
     restarts.started(10.0)

@@ -120,6 +120,18 @@ def test_nor_does_a_packet_that_the_kernel_frames(framed: Street, version: int) 
 
 
 @KERNEL
+def test_the_type_that_counts_is_the_frame_s_own(framed: Street) -> None:
+    """What the socket says of it is the program's choice."""
+    disguised = frame(0x88B5, datagram(4, (68, 67), "255.255.255.255"))
+    with framed.outside.namespace.entered():
+        tap = packet_socket("veth0")
+    with tap, framed.inside.namespace.entered(), packet_socket("veth0") as sending:
+        with pytest.raises(OSError, match="No buffer space"):
+            sending.sendto(disguised, ("veth0", ETH_P_IP))
+        assert arrived(framed, tap) == []
+
+
+@KERNEL
 @pytest.mark.parametrize("what", NEEDED)
 def test_what_keeps_a_link_alive_leaves(framed: Street, what: str) -> None:
     with framed.outside.namespace.entered():

@@ -131,6 +131,21 @@ def test_a_new_connection_is_judged_where_an_old_one_with_its_ports_was_allowed(
 
 
 @BOTH
+def test_what_is_allowed_once_is_judged_datagram_by_datagram(street: Street, version: int) -> None:
+    far = (STRANGER[version], ALLOWED)
+    with (
+        street.outside.receive(version, *far) as sink,
+        guarding(street, judge=lambda _: Action.ONCE) as guard,
+        street.inside.udp(version) as client,
+    ):
+        client.connect(far)
+        for count in (1, 2, 3):
+            client.send(b"x")
+            assert sink.recv(10) == b"x"
+            assert len(guard.listener.flows) == count
+
+
+@BOTH
 def test_a_udp_verdict_is_a_lease(street: Street, version: int) -> None:
     far = (STRANGER[version], ALLOWED)
     with (

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 
 from policy import paths
@@ -216,21 +217,29 @@ def _opened(decision: Decision) -> Decision:
 
 
 def _request(policy: Policy, request: Request, owner: Owner | None, names: Sequence[str]) -> Decision:
-    """The host must be a name bound to the address, or the address itself; then as for a flow, down to the path."""
+    """The host must be a name bound to the address, or the address itself; then as for a flow, down to the path.
+
+    A path that servers read in two ways is denied by a rule against either, and allowed if both are.
+    """
     try:
         host = _host(request)
-        path = paths.canonical(request.path)
+        readings = paths.readings(paths.canonical(request.path))
     except ValueError:
         return _refusal(Reason.MALFORMED)
     if host not in {request.flow.dst, *names}:
         return _refusal(Reason.NO_BINDING)
     bound = (host,) if isinstance(host, str) else ()
-    destination = _Destination(request.flow.dst, bound, lambda rule: _request_miss(rule, request, path, owner), path)
-    for rule, name in destination.matches(policy.denies):
+    read = [
+        _Destination(request.flow.dst, bound, partial(_request_miss, request=request, path=path, owner=owner), path)
+        for path in readings
+    ]
+    for rule, name in chain.from_iterable(destination.matches(policy.denies) for destination in read):
         return Decision(Action.DENY, Reason.DENY_RULE, rule, name)
-    for rule, name in destination.matches(policy.allows):
-        return Decision(Action.ALLOW, Reason.ALLOW_RULE, rule, name)
-    return destination.refusal(policy.allows)
+    for rule, name in read[0].matches(policy.allows):
+        means_it = rule.url is not None and rule.url.path.has_parameters
+        if means_it or all(any(destination.matches(policy.allows)) for destination in read[1:]):
+            return Decision(Action.ALLOW, Reason.ALLOW_RULE, rule, name)
+    return read[-1].refusal(policy.allows)
 
 
 def _request_miss(rule: Rule, request: Request, path: str, owner: Owner | None) -> Reason | None:

@@ -18,6 +18,7 @@ _ALLOWED = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*")  # RFC 3986 section 3
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})?")
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")  # RFC 3986 section 2.3
 _TROUBLE = frozenset("/\\%?#") | {chr(code) for code in (*range(0x20), 0x7F)}
+_PARAMETERS = re.compile(";|%3B")
 _FOLDED = _TROUBLE | {".", ";"}
 
 
@@ -69,7 +70,17 @@ def _escape(found: re.Match[str]) -> str:
 
 def _stem(segment: str) -> str:
     """A segment without its parameters (RFC 3986 section 3.3), which some servers strip before anything else."""
-    return re.split(";|%3B", segment, maxsplit=1)[0]
+    return _PARAMETERS.split(segment, maxsplit=1)[0]
+
+
+def readings(path: str) -> tuple[str, ...]:
+    """What servers make of a canonical path: itself, and what is left without parameters where it has any.
+
+    Raises AmbiguousPathError where nothing is left of a segment.
+    """
+    if not _PARAMETERS.search(path):
+        return (path,)
+    return path, canonical("/".join(map(_stem, path.split("/"))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +93,11 @@ class PathPattern:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_segments", tuple(map(_segment, self.text.split("/"))))
+
+    @property
+    def has_parameters(self) -> bool:
+        """Does its author speak of parameters?"""
+        return _PARAMETERS.search(self.text) is not None
 
     @property
     def stem(self) -> str:

@@ -18,7 +18,7 @@ from statistics import median
 
 from bench.bed import Bed, BenchError
 from bench.figure import Figure, at_most, number
-from bench.memory import kilobytes
+from bench.memory import kilobytes, megabytes_once
 from dnsfw.playground import atlas
 
 _ROUNDS = 7
@@ -48,20 +48,25 @@ def measure(bed: Bed) -> list[Figure]:
         downs.append(_timed(bed, _down))
     with _guarded(bed) as guard:
         idle = _idle(guard)
-        memory = [sum(kilobytes(pid, what) for pid in _family(guard)) / 1024 for what in ("Rss", "Pss")]
+        family = _family(guard)
+        memory, each = megabytes_once(family), [kilobytes(pid, "Rss") / 1024 for pid in family]
         deaths = _deaths(bed, guard)
     return [
         Figure("up: until the host is guarded, p50", median(ups), "s", at_most(1.0), _slowest(ups), tuple(ups)),
         Figure("down: until the host is as it was", median(downs), "s", at_most(0.5), _slowest(downs), tuple(downs)),
         Figure("an engine's death: until a connect", deaths[0], "s", at_most(1.0), "the first", tuple(deaths)),
         Figure("idle: processor time", idle, "%", at_most(0.1), f"over {_IDLE_SECONDS:g} s, all processes"),
-        Figure("idle: memory, resident", memory[0], "MB", at_most(60), f"shared pages once: {number(memory[1])} MB"),
+        Figure("idle: memory, each page once", memory, "MB", at_most(60), _apart(each), tuple(each)),
         _day(),
     ]
 
 
 def _slowest(runs: list[float]) -> str:
     return f"slowest of {len(runs)}: {number(max(runs))} s"
+
+
+def _apart(each: list[float]) -> str:
+    return f"{len(each)} processes, shared pages counted in each: {number(sum(each))} MB"
 
 
 def _timed(bed: Bed, work: Callable[[Bed], None]) -> float:

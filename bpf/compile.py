@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bpf import records
 from bpf.btf import Btf
@@ -81,8 +81,8 @@ class Hook:
 
 
 HOOKS = (
-    Hook("on_connect4", 18, 10),  # BPF_PROG_TYPE_CGROUP_SOCK_ADDR
-    Hook("on_connect6", 18, 11),
+    Hook("on_connect", 18, 10),  # BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_CGROUP_INET4_CONNECT
+    Hook("on_connect", 18, 11),
     Hook("on_sendmsg4", 18, 14),
     Hook("on_sendmsg6", 18, 15),
     Hook("on_sock_ops", 13, 3),  # BPF_PROG_TYPE_SOCK_OPS
@@ -147,7 +147,7 @@ class _Loaded(NamedTuple):
 
 def _load(bcc: ModuleType, toolchain: Toolchain, flags: list[str], extent: Extent) -> _Loaded:
     program = bcc.BPF(text=_source(toolchain.layouts), cflags=flags)
-    hooks = [program.load_func(hook.function.encode(), hook.program_type, None, hook.attach_type).fd for hook in HOOKS]
+    hooks = [_load_hook(program, hook) for hook in HOOKS]
     traced = _TRACEPOINTS.items() if extent.worker else ()
     loaded = [(program.load_func(function.encode(), _RAW_TRACEPOINT).fd, point) for function, point in traced]
     return _Loaded(
@@ -155,6 +155,13 @@ def _load(bcc: ModuleType, toolchain: Toolchain, flags: list[str], extent: Exten
         hooks,
         [trace(fd, point) for fd, point in loaded],
     )
+
+
+def _load_hook(program: Any, hook: Hook) -> int:
+    """bcc takes a function that it has loaded for loaded; we load one for each family."""
+    fd: int = program.load_func(hook.function.encode(), hook.program_type, None, hook.attach_type).fd
+    del program.funcs[hook.function.encode()]
+    return fd
 
 
 def _link(cgroup: Path, programs: list[int]) -> Iterator[int]:

@@ -396,7 +396,7 @@ static inline void map_ipv4(u8 *address, u32 ipv4) {
   } while (0)
 
 /* A connected UDP socket is looked up by its cookie. TCP is known better in on_sock_ops. */
-static inline int connected(struct bpf_sock_addr *ctx) {
+int on_connect(struct bpf_sock_addr *ctx) {
   struct owner owner = {};
 
   if (ctx->protocol != UDP)
@@ -428,9 +428,6 @@ static inline int sent(struct bpf_sock_addr *ctx, struct flow_key *flow) {
     describe_program(&owner);
   return 1;
 }
-
-int on_connect4(struct bpf_sock_addr *ctx) { return connected(ctx); }
-int on_connect6(struct bpf_sock_addr *ctx) { return connected(ctx); }
 
 int on_sendmsg4(struct bpf_sock_addr *ctx) {
   struct flow_key flow = {};

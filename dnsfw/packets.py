@@ -75,15 +75,19 @@ class Packets:
     def _release(self) -> None:
         """Of packets that were held for long enough."""
         self._timer = None
-        for flow, action in self._peeks.overdue(self._loop.time()):
-            self._queue.release(flow, action)
+        for flow, answer in self._peeks.overdue(self._loop.time()):
+            self._tell(answer)
+            self._queue.release(flow, answer.action or Action.DENY)
         self._wake_up()
 
     def _judge(self, flow: Flow, packet: bytes) -> Answer:
         answer = self._peeks.answer(flow, packet, self._loop.time())
-        if answer.action is Action.DENY and answer.open:
-            self._resets.send(packet)
+        self._tell(answer)
         return answer
+
+    def _tell(self, answer: Answer) -> None:
+        if answer.reset is not None:
+            self._resets.send(answer.reset)
 
     def _fault(self, error: BaseException, packet: bytes) -> None:
         """The queue's boundary: what broke was the judgement, so the packet can still be read."""

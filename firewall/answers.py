@@ -13,12 +13,12 @@ from policy.values import Action, Flow, Seen
 
 class Answer(NamedTuple):
     """What becomes of a packet. `action` None holds it back, with all of its flow, until the flow has an action.
-    `instead` goes in its place. `open`: the other end knows of the connection. `fresh`: it begins one; what was held of
-    an earlier one with the same ends is denied."""
+    `instead` goes in its place. `reset` is a packet that tells the other end of a connection of its end. `fresh`: it
+    begins one; what was held of an earlier one with the same ends is denied."""
 
     action: Action | None
     instead: bytes | None = None
-    open: bool = False
+    reset: bytes | None = None
     fresh: bool = False
 
 

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from firewall.answers import Answer, Held, Judge
 from firewall.firstwords import Words, WordsError, read_words
 from firewall.opening import Opening, OpeningError
-from firewall.segment import URG, Segment, read_segment, without_data
+from firewall.segment import RST, URG, Segment, read_segment, reset, without_data
 from firewall.timed import Timed
 from policy.values import Action, Flow, Seen
 
@@ -38,13 +38,17 @@ class _Known[C](NamedTuple):
 
 class _Silent[C]:
     """One whose client has yet to be understood. `first` is its first octet's sequence number, `said` what has come
-    from there without a gap, `until` when that must be whole."""
+    from there without a gap, `until` when that must be whole; `last` is a packet that is held, and `passed` how many
+    octets were not."""
 
-    __slots__ = ("known", "opening", "said", "until")
+    __slots__ = ("first", "known", "last", "opening", "passed", "said", "until")
 
     def __init__(self, known: _Known[C], first: int) -> None:
         self.known = known
+        self.first = first
         self.opening = Opening(first)
+        self.last = b""
+        self.passed = 0
         self.said = b""
         self.until = inf
 
@@ -78,19 +82,23 @@ class Connections[C]:
         if segment.opens:
             return self._open(flow, segment, packet, now)
         judged = self._judged.get(segment.ends, now)
-        if judged is not None:
-            return Answer(self._again(judged, now), open=True)
+        if judged is not None and judged.era is self._judge.era():
+            return Answer(judged.action)  # it was on its way
         silent = self._silent.get(segment.ends, now)
         if silent is None:
-            return Answer(self._judge.again(flow), open=True)
-        return Answer(self._listen(silent, segment, now), open=True)
+            action = self._judge.again(flow) if judged is None else self._again(judged, now)
+            # Nobody is told twice: what we send comes here, too.
+            return Answer(action) if segment.flags & RST else _answer(action, packet, segment.sequence)
+        silent.last = packet
+        return _answer(self._listen(silent, segment, now), packet, silent.first + silent.passed)
 
-    def overdue(self, now: float) -> Iterator[tuple[Flow, Action]]:
+    def overdue(self, now: float) -> Iterator[tuple[Flow, Answer]]:
         """What becomes of packets that were held long enough: they go on if nothing in them would be denied."""
         for ends in self.held.overdue(now):
             silent = self._silent.get(ends, now)
             if silent is not None:  # it was used when it began to wait, and is not the first to be forgotten
-                yield silent.known.flow, self._go_on(silent, now)
+                action = self._go_on(silent, now)
+                yield silent.known.flow, _answer(action, silent.last, silent.first + silent.passed)
 
     def _open(self, flow: Flow, segment: Segment, packet: bytes, now: float) -> Answer:
         ends = segment.ends
@@ -106,10 +114,8 @@ class Connections[C]:
         return Answer(Action.PEEK, instead, fresh=True)
 
     def _again(self, judged: _Judged[C], now: float) -> Action:
-        """Of a connection that was judged: a packet that was on its way, or one under another policy."""
-        if judged.era is self._judge.era() or judged.seen is None:
-            return judged.action
-        return self._settle(judged.known, judged.seen, now)
+        """Of a connection that another policy judged."""
+        return judged.action if judged.seen is None else self._settle(judged.known, judged.seen, now)
 
     def _listen(self, silent: _Silent[C], segment: Segment, now: float) -> Action | None:
         known = silent.known
@@ -126,7 +132,7 @@ class Connections[C]:
             self.held.add(known.ends, now)
             return None
         self.held.pop(known.ends)
-        return Action.PEEK
+        return _let_pass(silent)
 
     def _words(self, silent: _Silent[C], segment: Segment, now: float) -> Words:
         """All so far. Raises OpeningError and WordsError."""
@@ -152,7 +158,7 @@ class Connections[C]:
         seen = read_words(silent.said, known.flow.dport).seen
         if seen.name is not None and not self._judge.hinted(known.case, seen):
             return self._settle(known, seen, now)
-        return Action.PEEK
+        return _let_pass(silent)
 
     def _settle(self, known: _Known[C], seen: Seen, now: float) -> Action:
         return self._record(_Judged(known, seen, self._judge.named(known.case, seen), self._judge.era()), now)
@@ -163,3 +169,14 @@ class Connections[C]:
         self.held.pop(ends)
         self._judged.put(ends, judged, now)
         return judged.action
+
+
+def _let_pass[C](silent: _Silent[C]) -> Action:
+    """All that has come goes on, and is watched."""
+    silent.passed, silent.last = len(silent.said), b""
+    return Action.PEEK
+
+
+def _answer(action: Action | None, packet: bytes, expected: int) -> Answer:
+    """Of a packet whose receiver waits for this octet next."""
+    return Answer(action, reset=reset(packet, expected) if action is Action.DENY else None)

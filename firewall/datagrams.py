@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from firewall.answers import Held, Judge
+from firewall.answers import Answer, Held, Judge
 from firewall.clienthello import ClientHelloError
 from firewall.opening import OpeningError
 from firewall.packet import parse_header
@@ -58,11 +58,13 @@ class Datagrams[C]:
             self._quic.put(flow, known, now)
         return self._hear(flow, known, data, case, now)
 
-    def overdue(self, now: float) -> Iterator[tuple[Flow, Action]]:
+    def overdue(self, now: float) -> Iterator[tuple[Flow, Answer]]:
         """What becomes of packets that were held long enough."""
         for flow in self.held.overdue(now):
             action, case = self._judge.open(flow)
-            yield flow, self._deny(flow, case, "its hello was not whole in time") if action is Action.PEEK else action
+            if action is Action.PEEK:
+                action = self._deny(flow, case, "its hello was not whole in time")
+            yield flow, Answer(action)
 
     def _hear(self, flow: Flow, known: _Quic, data: bytes, case: C, now: float) -> Action | None:
         try:

@@ -41,6 +41,6 @@ class Peeks[C]:
         times = (self._connections.held.due(), self._datagrams.held.due())
         return min((time for time in times if time is not None), default=None)
 
-    def overdue(self, now: float) -> Iterator[tuple[Flow, Action]]:
+    def overdue(self, now: float) -> Iterator[tuple[Flow, Answer]]:
         """What becomes of packets that were held long enough."""
         return chain(self._connections.overdue(now), self._datagrams.overdue(now))

@@ -12,8 +12,6 @@ from types import TracebackType
 from typing import Final, Self
 
 from firewall.packet import parse_header
-from firewall.segment import RST as _RST
-from firewall.segment import read_segment, reset
 
 _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 
@@ -31,14 +29,11 @@ class Resets:
             self._stack = stack.pop_all()
 
     def send(self, packet: bytes) -> None:
-        """End the connection of a refused segment at its server; its client learns from `enforce`. Best effort: a
-        server that hears nothing has a time-out."""
-        if read_segment(packet).flags & _RST:
-            return
+        """Best effort: a server that hears nothing has a time-out."""
         header = parse_header(packet)
         version = packet[0] >> 4
         with suppress(OSError):
-            self._sockets[version].sendto(reset(packet), (socket.inet_ntop(_FAMILIES[version], header.dst), 0))
+            self._sockets[version].sendto(packet, (socket.inet_ntop(_FAMILIES[version], header.dst), 0))
 
     def __enter__(self) -> Self:
         return self

@@ -21,7 +21,7 @@ from firewall.ruleset import Plan
 from policy import Action, Bindings, Owner, Reason, address
 from policy.parse import parse
 from tests.firewall.alley import BRIDGED, alley
-from tests.firewall.hellos import said
+from tests.firewall.hellos import extension, hello, names, said
 from tests.firewall.street import (
     BOTH,
     KERNEL,
@@ -122,6 +122,21 @@ def test_a_name_allowed_to_another_program_is_none(street: Street, version: int)
         with pytest.raises(ConnectionResetError):
             client.recv(1)
         assert entries[-1].decision.reason is Reason.OWNER
+
+
+@BOTH
+@pytest.mark.parametrize("good", [True, False], ids=["allowed", "denied"])
+def test_a_hello_that_takes_several_packets(street: Street, version: int, good: bool) -> None:
+    """The kernel cuts it up before it is queued; nothing of a denied one arrives."""
+    words = hello(names(b"a.example" if good else b"b.example") + extension(21, bytes(12_000)))
+    with guarding(street) as entries, connected(street, version) as (client, server):
+        client.sendall(words)
+        if good:
+            assert taken(server, len(words)) == words
+        else:
+            with pytest.raises(ConnectionResetError):
+                server.recv(1)
+        assert len(entries) == 2
 
 
 @BOTH

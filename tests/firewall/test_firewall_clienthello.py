@@ -9,6 +9,7 @@ from contextlib import suppress
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mitmproxy.proxy.layers.tls import parse_client_hello
 
 from firewall.clienthello import ClientHello, ClientHelloError, read_client_hello
 from firewall.opening import MOST, Opening, OpeningError
@@ -57,6 +58,14 @@ def test_is_read(data: bytes, name: str | None) -> None:
 
 def test_openssl_reads_the_same() -> None:
     assert [heard(data) for data in (REAL, said(None))] == [[NAME], [None]]
+
+
+@pytest.mark.parametrize(("data", "name"), READ.values(), ids=READ)
+def test_another_parser_of_the_same_octets_finds_the_same_name(data: bytes, name: str | None) -> None:
+    """mitmproxy's, which is generated from a grammar."""
+    theirs = parse_client_hello(data)
+    assert theirs is not None
+    assert (theirs.sni and theirs.sni.lower()) == name
 
 
 REFUSED = {
@@ -130,6 +139,9 @@ def test_a_hello_with_wrong_octets_is_read_as_openssl_reads_it_or_not_at_all(dat
         return
     if read is not None:
         assert heard(bytes(raw)) in ([], [read.name])
+        with suppress(ValueError):  # it reads less than OpenSSL does
+            theirs = parse_client_hello(bytes(raw))
+            assert theirs is None or (theirs.sni and theirs.sni.lower()) in (read.name, None)
 
 
 @given(st.integers(1, 600), st.permutations(range(6)), st.sampled_from([0, 2**32 - 1, 2**32 - 100]), st.data())

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from firewall.answers import Answer
 from firewall.connections import Connections
 from firewall.packet import COPIED, parse_packet
-from firewall.segment import read_segment
+from firewall.segment import ACK, RST, read_segment
 from policy.values import Action, Flow, Seen, Spoken
 from tests.firewall.hellos import extension, hello, names, said
 from tests.firewall.judges import Names
@@ -44,9 +44,9 @@ class Line:
         self.at += len(data)
         return self.send(START + 1 + self.at - len(data), PUSH_ACK, data).action
 
-    def wait(self, seconds: float) -> list[tuple[Flow, Action]]:
+    def wait(self, seconds: float) -> list[tuple[Flow, Action | None]]:
         self.now += seconds
-        return list(self.table.overdue(self.now))
+        return [(flow, answer.action) for flow, answer in self.table.overdue(self.now)]
 
 
 @BOTH
@@ -54,7 +54,7 @@ def test_a_connection_is_judged_by_its_first_words(version: int) -> None:
     for words, action in ((GOOD, ALLOW), (BAD, DENY), (said(None), DENY)):
         line = Line(version=version)
         assert line.begin() == Answer(PEEK, fresh=True)
-        assert line.send(START + 1, JUST_ACK) == Answer(PEEK, open=True)
+        assert line.send(START + 1, JUST_ACK) == Answer(PEEK)
         assert line.say(words) is action
         assert len(line.judge.told) == len(line.judge.opened) == 1
         assert line.say(b"what was on its way") is action
@@ -108,6 +108,39 @@ def test_a_name_that_would_be_denied_does_not_go_on() -> None:
     assert line.say(words[:-1]) is None
     assert [action for _, action in line.wait(0.2)] == [DENY]
     assert line.say(words[-1:]) is DENY
+
+
+def test_a_server_is_told_of_the_end_at_the_octet_that_it_waits_for() -> None:
+    """It answers any other by asking back (RFC 5961 section 3.2)."""
+    line = Line()
+    line.begin()
+    line.say(BAD[:50])  # is held
+    answer = line.send(START + 1 + 50, PUSH_ACK, BAD[50:])
+    assert answer.reset is not None
+    assert read_segment(answer.reset).sequence == (START + 1) % 2**32
+    line.at = 0
+    line.begin()
+    line.say(BAD[:50])
+    line.wait(0.2)  # goes on
+    answer = line.send(START + 1 + 50, PUSH_ACK, BAD[50:])
+    assert answer.reset is not None
+    assert read_segment(answer.reset).sequence == (START + 51) % 2**32
+    assert line.send(START + 600, PUSH_ACK, b"on its way") == Answer(DENY)
+
+
+def test_nobody_is_told_twice_of_a_connection_s_end() -> None:
+    """What we send ourselves comes by the queue, too."""
+    assert Line().send(START, RST | ACK) == Answer(DENY)
+    assert Line().send(START, JUST_ACK).reset is not None
+
+
+def test_a_name_that_would_be_denied_late_ends_the_connection_at_its_server() -> None:
+    line = Line()
+    line.begin()
+    line.say(hello(names(b"b.example") + extension(21, bytes(900)))[:-1])
+    ((_, answer),) = line.table.overdue(1.0)
+    assert answer.reset is not None
+    assert read_segment(answer.reset).sequence == (START + 1) % 2**32
 
 
 def test_first_words_have_ten_seconds() -> None:

@@ -216,7 +216,7 @@ def test_the_first_of_two_is_denied_when_the_second_does_not_come() -> None:
     line = Line()
     assert line.send(initial(crypto(HELLO[:500]))) is None
     line.now = 0.6
-    assert [action for _, action in line.table.overdue(line.now)] == [Action.DENY]
+    assert [answer.action for _, answer in line.table.overdue(line.now)] == [Action.DENY]
     assert line.judge.problems == ["its hello was not whole in time"]
 
 

@@ -52,7 +52,7 @@ def test_what_we_make_is_whole_and_of_the_same_connection(
     assert (read_segment(bare).data, read_segment(bare).sequence, read_segment(bare).flags) == (b"", sequence, SYN)
     assert bare.endswith(options)
     spoken = tcp(sequence, PUSH_ACK, data, version=version, options=options)
-    ended = reset(spoken)
+    ended = reset(spoken, sequence + 2**32)
     assert parse_packet(ended) == parse_packet(spoken)
     assert checked(ended)
     told = read_segment(ended)
@@ -62,10 +62,10 @@ def test_what_we_make_is_whole_and_of_the_same_connection(
 def test_a_reset_has_none_of_a_packet_s_options() -> None:
     plain = tcp(7, PUSH_ACK, b"x")
     routed = bytes([0x46]) + plain[1:2] + struct.pack("!H", len(plain) + 4) + plain[4:20] + bytes(4) + plain[20:]
-    assert reset(routed) == reset(plain)
+    assert reset(routed, 7) == reset(plain, 7)
     six = tcp(7, PUSH_ACK, b"x", version=6)
     extended = six[:4] + struct.pack("!HB", len(six) - 32, 60) + six[7:40] + bytes([6, 0]) + bytes(6) + six[40:]
-    assert reset(extended) == reset(six)
+    assert reset(extended, 7) == reset(six, 7)
 
 
 @pytest.mark.parametrize("words", [b"\0\1", b"\xff\xff\0\1"])

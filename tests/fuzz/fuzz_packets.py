@@ -41,11 +41,11 @@ def _packet(data: bytes) -> None:
     peeks = Peeks(Names())
     for now in (0.0, 0.01, 700.0):
         answer = peeks.answer(flow, data, now)
-        assert answer.instead is None or parse_packet(answer.instead) == flow
-        list(peeks.overdue(now))
+        made = [answer.instead, answer.reset, *(late.reset for _, late in peeks.overdue(now))]
+        assert all(parse_packet(one) == flow for one in made if one is not None)
     if flow.proto == Proto.TCP:
         assert read_segment(without_data(data)).data == b""
-        assert parse_packet(reset(data)) == flow
+        assert parse_packet(reset(data, 2**32)) == flow
 
 
 def _words(data: bytes) -> None:

@@ -14,11 +14,16 @@ from publicsuffixlist import PublicSuffixList
 from dnsfw.finding import Finding, Severity, at
 from policy import Action, Flow, Kind, Policy, PolicyInvalid, Proto, Query, Rule, Source, decide
 from policy.names import Pattern
-from policy.rules import Key
+from policy.rules import ICMP, Key
 
 type Parse = Callable[[str], Policy]
 """Lines of policy to rules, as the file that they stand in is parsed. Raises PolicyInvalid."""
 
+# The kernel has no place where it says who sends an echo request: its owner is unknown.
+_WHOSE_PING = {
+    Action.ALLOW: ("allows nothing: whose ping it is can't be told", "leave the attributes out"),
+    Action.DENY: ("denies everybody's ping: whose it is can't be told", "leave the attributes out, if that is meant"),
+}
 _CLIENT = Flow(Proto.UDP, IPv4Address("192.0.2.1"), 40000, IPv4Address("192.0.2.2"), 53)
 
 
@@ -34,6 +39,8 @@ def surprises(policy: Policy) -> Iterator[Finding]:
                 f"`{rule.url.path}` ends within its last segment: nothing below that is in it",
                 "`/*` at the end is any rest",
             )
+        if rule.who and rule.protos == ICMP:
+            yield at(rule.source, Severity.WARNING, *_WHOSE_PING[rule.action])
         yield from _nobody(rule)
 
 

@@ -68,6 +68,10 @@ def test_all_errors_of_a_file_with_line_column_caret_reason_and_suggestion(tmp_p
         ("a*.com", ["1:1 warning `com` is a public suffix"]),
         ("*.example.co.uk\nexample.co.uk", []),
         ("!*.co.uk", []),
+        ("a.example/icmp exe=/bin/ping", ["1:1 warning allows nothing: whose ping"]),
+        ("!192.0.2.1/icmp user=0", ["1:1 warning denies everybody's ping"]),
+        ("192.0.2.1/icmp", []),
+        ("192.0.2.1:* exe=/bin/ping", []),
         ("0.0.0.0/0", ["1:1 warning 0.0.0.0/0 is a large part"]),
         # nobody can satisfy
         ("a.example exe=git", ["1:1 warning nobody can satisfy `exe=git`"]),

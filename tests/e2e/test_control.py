@@ -190,6 +190,24 @@ def test_a_command_under_run_finds_no_control_socket(laptop: Playground, tmp_pat
     assert done.stdout.split() == ["0", "0"]
 
 
+def test_a_guarded_command_can_be_asked_about_tried_and_stopped(other: Playground, tmp_path: Path) -> None:
+    (tmp_path / "policy").write_text(POLICY)
+    tell = ["sh", "-c", "echo begun; exec cat"]
+    command = other.dnsfw("run", "-q", "--policy", str(tmp_path / "policy"), "--", *tell)
+    before = {path.name for path in Path("/run/dnsfw").glob("dnsfw-*")}
+    with other.popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        runs = [path.name for path in Path("/run/dnsfw").glob("dnsfw-*") if path.name not in before]
+        told = [one for run in runs for one in json.loads(dnsfw(other, "status", "--json", run).stdout)]
+        ours = next(one for one in told if one["policy"]["file"] == str(tmp_path / "policy"))
+        assert (ours["guards"], ours["mode"]) == ("command", "enforce")
+        tried = dnsfw(other, "health", ours["name"])
+        assert (tried.returncode, tried.stdout.count("✓")) == (0, 4), tried.stdout + tried.stderr
+        assert dnsfw(other, "stop", ours["name"]).returncode == 0
+        assert process.wait(10) == 128 + signal.SIGTERM
+
+
 def test_stop_with_the_token_takes_the_guard_down(other: Playground, tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text(TOKEN)

@@ -113,7 +113,7 @@ class Engine:
             self._packets = beginning.packets(stack)
             self._storms = Storms(load.read, self._journal.tell, time.time, audit=options.audit)
             self._live = LiveFlows(stack, diag)
-        self._links = stack.enter_context(LinkWatch()) if place.network is None and not options.audit else None
+        self._links = stack.enter_context(LinkWatch()) if place.network is None else None
         self._inner = stack.enter_context(InnerBridges()) if self._links is not None else None
         # The table is made while the compiler works.
         beginning.say_listening(channel, loaded, first=config.policy is None)

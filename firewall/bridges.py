@@ -44,7 +44,7 @@ def judging(*, audit: bool, lease: Iterator[str]) -> Iterator[str]:
     yield "jump known"
     yield "ct direction reply goto pass"  # no name can be borrowed, so it is one
     yield f"ct mark & {MASK:#x} == {INBOUND:#x} goto pass"
-    # Where bridges hand to IP what they pass from port to port (br_netfilter): it stays on its link.
+    # What bridges pass from port to port and hand to IP as well (br_netfilter) is treated as where they don't.
     yield 'meta iifkind "bridge" fib daddr . iif oif exists goto pass'
     yield f"iifname @{SET} oifname @{SET} goto pass"
     if not audit:

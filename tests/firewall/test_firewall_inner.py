@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from dnsfw.namespaces import NetworkNamespace
 from firewall.inner import InnerBridges, inner_bridges
 from firewall.nft import NftError
 from firewall.ruleset import Plan
@@ -19,6 +20,7 @@ from tests.firewall.street import (
     REFUSALS,
     RESOLVER,
     STRANGER,
+    End,
     guarding,
     nothing_arrived,
     refusal,
@@ -87,6 +89,31 @@ def test_containers_of_two_networks_speak_to_each_other() -> None:
         with other.listen(4, *here) as server, place.container.tcp(4) as client:
             client.connect(here)
             server.accept()[0].close()
+
+
+@KERNEL
+@BOTH
+def test_what_a_bridge_passes_from_port_to_port_is_its_own_affair(version: int) -> None:
+    """Whether or not it hands that to IP: neighbour discovery and DHCP of its own are among it."""
+    with alley() as place, NetworkNamespace() as namespace, guarding(place.street, UP) as guard:
+        near = End(namespace, {4: "172.30.0.3", 6: "fd30:0::3"})
+        place.host.run("sh", "-ec", HANDED_TO_IP.format(path=namespace.path))
+        near.run("sh", "-ec", ADDRESSED)
+        here = (near.at[version], DENIED)
+        with near.listen(version, *here) as server, place.container.tcp(version) as client:
+            client.connect(here)
+            server.accept()[0].close()
+        assert guard.listener.flows == []
+
+
+HANDED_TO_IP = """
+echo 1 | tee /proc/sys/net/bridge/bridge-nf-call-iptables > /proc/sys/net/bridge/bridge-nf-call-ip6tables
+ip link add d0 type veth peer name eth0 netns {path}; ip link set d0 up; ip link set d0 master br0
+"""
+ADDRESSED = """
+ip link set lo up; ip link set eth0 up
+ip addr add 172.30.0.3/24 dev eth0; ip addr add fd30::3/64 dev eth0 nodad
+"""
 
 
 @KERNEL

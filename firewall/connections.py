@@ -18,6 +18,7 @@ from firewall.timed import Timed
 from policy.values import Action, Flow, Seen
 
 _MOST_SILENT: Final = 8_192  # connections that are open, and whose client has not been understood yet
+_MOST_BEGUN: Final = 512  # those of them that have said something, some 32 KiB each at most
 _MOST_JUDGED: Final = 4_096  # those whose packets may have been on their way when their client was judged
 _MOST_HELD: Final = 128  # those with packets in the kernel's queue: some each, as many as go unacknowledged
 _SILENCE: Final = 600.0  # seconds; where the server speaks first, a person may be typing
@@ -69,12 +70,13 @@ class Connections[C]:
         self.held: Held[bytes] = Held(_MOST_HELD, _PATIENCE)
         self._judge = judge
         self._silent: Timed[bytes, _Silent[C]] = Timed(_MOST_SILENT, _SILENCE)
+        self._begun: Timed[bytes, _Silent[C]] = Timed(_MOST_BEGUN, _SILENCE)
         self._judged: Timed[bytes, _Judged[C]] = Timed(_MOST_JUDGED, _ON_THEIR_WAY)
 
     @property
     def evicted(self) -> int:
         """Connections forgotten for want of room; their clients' next words are denied."""
-        return self._silent.evicted
+        return self._silent.evicted + self._begun.evicted
 
     def answer(self, flow: Flow, packet: bytes, now: float) -> Answer:
         """Of a packet that gave this flow."""
@@ -84,7 +86,7 @@ class Connections[C]:
         judged = self._judged.get(segment.ends, now)
         if judged is not None and judged.era is self._judge.era():
             return Answer(judged.action)  # it was on its way
-        silent = self._silent.get(segment.ends, now)
+        silent = self._begun.get(segment.ends, now) or self._silent.get(segment.ends, now)
         if silent is None:
             action = self._judge.again(flow) if judged is None else self._again(judged, now)
             # Nobody is told twice: what we send comes here, too.
@@ -95,16 +97,15 @@ class Connections[C]:
     def overdue(self, now: float) -> Iterator[tuple[Flow, Answer]]:
         """What becomes of packets that were held long enough: they go on if nothing in them would be denied."""
         for ends in self.held.overdue(now):
-            silent = self._silent.get(ends, now)
+            silent = self._begun.get(ends, now)
             if silent is not None:  # it was used when it began to wait, and is not the first to be forgotten
                 action = self._go_on(silent, now)
                 yield silent.known.flow, _answer(action, silent.last, silent.first + silent.passed)
 
     def _open(self, flow: Flow, segment: Segment, packet: bytes, now: float) -> Answer:
         ends = segment.ends
-        self._judged.pop(ends)
-        self._silent.pop(ends)
-        self.held.pop(ends)
+        for table in (self._judged, self._silent, self._begun, self.held):
+            table.pop(ends)
         action, case = self._judge.open(flow)
         if action is not Action.PEEK:
             return Answer(action, fresh=True)
@@ -128,6 +129,8 @@ class Connections[C]:
             return self._record(_Judged(known, None, action, self._judge.era()), now)
         if words.whole:
             return self._settle(known, words.seen, now)
+        self._silent.pop(known.ends)
+        self._begun.put(known.ends, silent, now)
         if words.held:
             self.held.add(known.ends, now)
             return None
@@ -165,8 +168,8 @@ class Connections[C]:
 
     def _record(self, judged: _Judged[C], now: float) -> Action:
         ends = judged.known.ends
-        self._silent.pop(ends)
-        self.held.pop(ends)
+        for table in (self._silent, self._begun, self.held):
+            table.pop(ends)
         self._judged.put(ends, judged, now)
         return judged.action
 

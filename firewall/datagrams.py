@@ -61,6 +61,7 @@ class Datagrams[C]:
     def overdue(self, now: float) -> Iterator[tuple[Flow, Answer]]:
         """What becomes of packets that were held long enough."""
         for flow in self.held.overdue(now):
+            self._quic.pop(flow)
             action, case = self._judge.open(flow)
             if action is Action.PEEK:
                 action = self._deny(flow, case, "its hello was not whole in time")

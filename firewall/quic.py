@@ -51,14 +51,13 @@ class _Packet:
 
 
 class _Connection:
-    """A connection that a client has begun: its keys, and what its handshake has said."""
+    """A connection that a client has begun: its keys, and what its handshake has said until that was whole."""
 
-    __slots__ = ("hello", "keys", "opening")
+    __slots__ = ("keys", "opening")
 
     def __init__(self, keys: Keys) -> None:
         self.keys = keys
-        self.opening = Opening(0)
-        self.hello: ClientHello | None = None
+        self.opening: Opening | None = Opening(0)
 
 
 class Greetings:
@@ -73,10 +72,10 @@ class Greetings:
         An empty list: it belongs to what was said before. Raises QuicError, ClientHelloError and OpeningError.
         """
         initials = [self._opened(datagram, packet) for packet in _packets(datagram) if packet.initial]
-        if not initials and not any(connection.hello for connection in self._connections.values()):
+        if not initials and all(connection.opening for connection in self._connections.values()):
             raise QuicError("no Initial packet has come before")
         hellos = [hello for connection, frames in initials if (hello := _hear(connection, frames)) is not None]
-        return None if any(connection.hello is None for connection, _ in initials) else hellos
+        return None if any(connection.opening for connection, _ in initials) else hellos
 
     def _opened(self, datagram: bytes, packet: _Packet) -> tuple[_Connection, bytes]:
         """As its receiver would: by the connection id, for which the packet may be a connection's first; or as one more
@@ -109,13 +108,16 @@ class Greetings:
 
 def _hear(connection: _Connection, frames: bytes) -> ClientHello | None:
     """The hello, if it is whole with these frames and was not before."""
-    said = b""
-    for offset, data in _handshake(frames):
-        said = connection.opening.add(offset, data)
-    if connection.hello is not None:
+    pieces = list(_handshake(frames))
+    if connection.opening is None:
         return None
-    connection.hello = read_handshake(said)
-    return connection.hello
+    said = b""
+    for offset, data in pieces:
+        said = connection.opening.add(offset, data)
+    hello = read_handshake(said)
+    if hello is not None:
+        connection.opening = None
+    return hello
 
 
 def _packets(datagram: bytes) -> Iterator[_Packet]:

@@ -239,6 +239,15 @@ def test_silence_is_forgotten_and_room_is_bounded() -> None:
     assert judge.problems == ["again"]
 
 
+def test_only_so_many_may_have_begun() -> None:
+    table = Connections(Names())
+    for port in range(1, 601):
+        for packet in (tcp(START, SYN, port=port), tcp(START + 1, PUSH_ACK, GOOD[:9], port=port)):
+            table.answer(parse_packet(packet), packet, float(port))
+        list(table.overdue(float(port) + 0.5))
+    assert table.evicted == 600 - 512
+
+
 def test_only_so_many_wait() -> None:
     table = Connections(judge := Names())
     for port in range(1, 130):

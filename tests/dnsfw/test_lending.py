@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+import socketserver
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -54,21 +55,30 @@ def borrowed(lending: socket.socket, *there: tuple[str, int]) -> list[bytes | Ba
         return runner.run(all_at_once())
 
 
+class Greeting(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        self.request.sendall(b"hello")
+
+
+class Greeter(socketserver.ThreadingTCPServer):
+    """Greets whoever comes."""
+
+    request_queue_size = 64
+
+    def __init__(self, host: str) -> None:
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        super().__init__((host, 0), Greeting)
+
+
 @pytest.fixture(params=["127.0.0.1", "::1"], ids=["IPv4", "IPv6"])
 def server(request: pytest.FixtureRequest) -> Iterator[tuple[str, int]]:
-    """Greets whoever comes, until it is closed."""
-    family = socket.AF_INET6 if ":" in request.param else socket.AF_INET
-    with socket.create_server((request.param, 0), family=family) as listening:
-        there = listening.getsockname()[:2]
-
-        def greet() -> None:
-            for _ in range(50):
-                peer, _ = listening.accept()
-                with peer:
-                    peer.sendall(b"hello")
-
-        threading.Thread(target=greet, daemon=True).start()
-        yield there
+    with Greeter(request.param) as greeter:
+        thread = threading.Thread(target=greeter.serve_forever, args=(0.01,))
+        thread.start()
+        host, port = greeter.server_address[:2]
+        yield str(host), int(port)
+        greeter.shutdown()
+        thread.join()
 
 
 def test_a_connection_is_lent_to_where_it_may_lead(server: tuple[str, int]) -> None:

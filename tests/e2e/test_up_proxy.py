@@ -35,10 +35,8 @@ STORE = ["sh", "-c", LIST]
 
 
 @pytest.fixture
-def laptop(tmp_path: Path) -> Iterator[Playground]:
+def laptop() -> Iterator[Playground]:
     with Playground(Setting()) as world:
-        done = world.run(["sh", "-c", FURNISH, "sh", str(tmp_path / "store"), str(world.authority)])
-        assert done.returncode == 0, done.stderr
         yield world
 
 
@@ -67,6 +65,8 @@ def fetch(laptop: Playground, path: str, before: str = "true") -> str:
 
 
 def test_the_host_trusts_the_proxy_until_down_where_that_was_asked_for(laptop: Playground, tmp_path: Path) -> None:
+    done = laptop.run(["sh", "-c", FURNISH, "sh", str(tmp_path / "store"), str(laptop.authority)])
+    assert done.returncode == 0, done.stderr
     before = laptop.run(STORE).stdout
     with up(laptop, tmp_path, "--install-ca") as (guard, _):
         assert fetch(laptop, "/open/x") == "200"

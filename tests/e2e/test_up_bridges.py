@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -108,3 +109,42 @@ def test_a_container_reaches_what_the_policy_names_and_nothing_else(
     assert spoke == {str(Path(sys.executable).resolve())}
     assert flows
     assert asked
+
+
+# Talks to an echo server, a word for each line on its standard input, and says what comes of it.
+TALKER = """
+import socket, sys
+peer = socket.create_connection((sys.argv[1], 7), 5)
+print("connected", flush=True)
+for line in sys.stdin:
+    try:
+        peer.sendall(line.encode())
+        print(peer.recv(100).decode().strip() or "closed", flush=True)
+    except OSError as error:
+        print(type(error).__name__, flush=True)
+"""
+
+
+@pytest.mark.parametrize("address", atlas.ALLOWED.addresses)
+def test_another_policy_ends_a_container_s_connection_too(container: Container, tmp_path: Path, address: str) -> None:
+    policy = f"[{address}]:7\n" if ":" in address else f"{address}:7\n"
+    talker = ["nsenter", "-t", str(container.pid), "-n", sys.executable, "-c", TALKER, address]
+    with (
+        up(container.laptop, tmp_path, policy=policy) as guard,
+        subprocess.Popen(talker, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process,
+    ):
+        said, heard = process.stdin, process.stdout
+        assert said is not None
+        assert heard is not None
+        assert guard.stderr is not None
+        assert heard.readline() == "connected\n"
+        for word, answer in (("one", "one"), ("two", "ConnectionResetError")):
+            said.write(f"{word}\n")
+            said.flush()
+            assert heard.readline() == f"{answer}\n"
+            (tmp_path / "policy").write_text("")
+            if word == "one":
+                guard.send_signal(signal.SIGHUP)
+                while "live flow" not in (line := guard.stderr.readline()):
+                    assert line, "it ended"
+        said.close()

@@ -21,7 +21,7 @@ from proxy.http import FAILURE, Http
 from proxy.http1 import HEAD_SECONDS, trailers_of
 from proxy.messages import Course, Judged, Refusal, Trouble
 from proxy.questions import About, Questions
-from proxy.tls import ALPNS, Tls, wants_certificate
+from proxy.tls import ALPNS, Tls, refuses_certificate, wants_certificate
 
 _HANDSHAKE: Final = b"\x16"  # the first octet of a TLS record of that kind (RFC 8446 section 5.1)
 _ACCESS_DENIED: Final = b"\x15\x03\x03\x00\x02\x02\x31"  # a fatal alert, before any key (RFC 8446 section 6)
@@ -123,7 +123,7 @@ class Client:
     async def tls_failed_client(self, failed: TlsData) -> None:
         """An alert is a client's own word; one that just goes away may have other reasons."""
         problem = failed.conn.error or ""
-        if "alert" in problem:
+        if refuses_certificate(problem):
             self._about.report(Trouble.PINNED, problem)
 
     # The requests.

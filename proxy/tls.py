@@ -6,6 +6,7 @@ towards servers, TLS 1.2 or later and a certificate that the system's authoritie
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from proxy.authority import Authority
 
 ALPNS = (b"h2", b"http/1.1", b"http/1.0")
 _HOSTS = 256  # contexts that are kept
+_ABOUT_A_CERTIFICATE = re.compile(
+    "alert (unknown ca|(bad|unsupported) certificate|certificate (unknown|expired|revoked))"
+)
 _REQUESTED = "a certificate of the client"
 # Forward secrecy and authenticated encryption alone (TLS 1.2; TLS 1.3 has nothing else).
 _CIPHERS = ("ECDHE+AESGCM", "ECDHE+CHACHA20", "DHE+AESGCM", "DHE+CHACHA20")
@@ -90,6 +94,11 @@ def _note_request(connection: SSL.Connection, _where: int, _result: int) -> None
 def wants_certificate(connection: SSL.Connection | None) -> bool:
     """Did the server ask for a client's certificate?"""
     return connection is not None and connection.get_app_data() is _REQUESTED
+
+
+def refuses_certificate(problem: str) -> bool:
+    """Is that a client's alert about our certificate (RFC 8446 section 6.2), in OpenSSL's words?"""
+    return _ABOUT_A_CERTIFICATE.search(problem) is not None
 
 
 def _must_be(connection: SSL.Connection, name: bytes) -> None:

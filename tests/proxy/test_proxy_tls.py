@@ -11,6 +11,7 @@ from contextlib import suppress
 import pytest
 
 from policy import Flow, Reason
+from proxy.tls import refuses_certificate
 from tests.proxy.bed import NGINX, PATIENCE, Bed
 from tests.proxy.servers import Origin
 from tests.proxy.test_proxy_http import VERSIONS
@@ -143,6 +144,24 @@ def test_a_client_that_refuses_our_certificate_is_told_of(bed: Bed) -> None:
     entry = bed.wait_for_denial(since)
     assert (entry.decision.reason, entry.names) == (Reason.PINNED, ("api.example",))
     assert "alert" in (entry.fault or "")
+
+
+@pytest.mark.parametrize(
+    ("problem", "refused"),
+    [
+        ("tlsv1 alert unknown ca", True),
+        ("sslv3 alert bad certificate", True),
+        ("ssl/tls alert bad certificate", True),
+        ("OpenSSL Error([('SSL routines', '', 'sslv3 alert certificate unknown')])", True),
+        ("OpenSSL Error([('SSL routines', '', 'ssl/tls alert unsupported certificate')])", True),
+        ("OpenSSL Error([('SSL routines', '', 'sslv3 alert handshake failure')])", False),
+        ("OpenSSL Error([('SSL routines', '', 'tlsv1 alert protocol version')])", False),
+        ("OpenSSL Error([('SSL routines', '', 'no shared cipher')])", False),
+        ("", False),
+    ],
+)
+def test_an_alert_about_a_certificate_is_told_from_others(problem: str, *, refused: bool) -> None:
+    assert refuses_certificate(problem) == refused
 
 
 def test_openssl_s_client_is_recognised_too(bed: Bed) -> None:

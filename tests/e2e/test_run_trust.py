@@ -137,7 +137,7 @@ def bundles(laptop: Laptop) -> str:
 
 def test_a_bundle_of_the_caller_s_own_is_kept(laptop: Laptop, bundles: str) -> None:
     """Whoever trusts one authority alone trusts that one and ours, not the whole world."""
-    named = bundles.split("---\n", maxsplit=1)[0]
+    named = bundles.split("====\n", maxsplit=1)[0]
     assert named.startswith(laptop.world.authority.read_text())
     assert named.count("BEGIN CERTIFICATE") == 2
 

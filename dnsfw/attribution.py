@@ -9,6 +9,7 @@ from asyncio import AbstractEventLoop
 from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from bpf.cgroup import CgroupPaths
 from bpf.loader import Attached
@@ -17,9 +18,11 @@ from bpf.procowners import Legacy, ProcOwners, ProcSources
 from bpf.sockdiag import SockDiag
 from bpf.source import DescriptionOf, OwnerSource, undescribed
 from dnsfw import cgroups
-from dnsfw.containers.known import Containers, Inquiry
 from dnsfw.place import EngineConfig
 from dnsfw.privilege import Capability
+
+if TYPE_CHECKING:
+    from dnsfw.containers.known import Containers
 
 
 class Attribution:
@@ -29,7 +32,7 @@ class Attribution:
     def __init__(self, config: EngineConfig, attached: Attached | None, diag: SockDiag, stack: ExitStack) -> None:
         on_host = config.place.network is None
         # No container is started from under `run`: engines' sockets are out of its sight.
-        self._containers = stack.enter_context(Inquiry(config.user, monotonic)).containers if on_host else None
+        self._containers = _inquiry(config, stack) if on_host else None
         machine = _Machine(
             stack,
             ports=frozenset(each.port for each in (config.listeners, config.wide) if each),
@@ -52,6 +55,12 @@ class Attribution:
     def _hear(self, loop: AbstractEventLoop, containers: Containers) -> None:
         if not containers.hear():  # the inquirer is gone: what isn't known stays so, and opens nothing
             loop.remove_reader(containers.fileno())
+
+
+def _inquiry(config: EngineConfig, stack: ExitStack) -> Containers:
+    from dnsfw.containers.known import Inquiry  # noqa: PLC0415 - an HTTP client, which `run` has no use for
+
+    return stack.enter_context(Inquiry(config.user, monotonic)).containers
 
 
 class _Machine:

@@ -7,6 +7,7 @@ is pinned here: whatever became of the files since, the policy in force stays wh
 from __future__ import annotations
 
 import os
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,6 +41,11 @@ class Pinned(msgspec.Struct, frozen=True, tag=True):
         folder = Path(self.file).parent
         beside = (taken for taken in self.taken if taken.verb == "include" and not taken.file.startswith("@"))
         return {Path(self.file): self.text, **{folder / taken.name: taken.text for taken in beside}}
+
+    @property
+    def sha256(self) -> str:
+        """Of all that was read, in hex: the policy's own text and what it took in, in order, as `cat … | sha256sum`."""
+        return sha256(self.text + b"".join(taken.text for taken in self.taken)).hexdigest()
 
     def load(self, verb: str, name: str) -> tuple[str, bytes]:
         """What a policy's `load` gave. Raises LookupError."""

@@ -10,7 +10,6 @@ import pwd
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from textwrap import indent
 from typing import NamedTuple
@@ -89,12 +88,15 @@ def preset_names() -> list[str]:
 
 
 class Loaded(NamedTuple):
-    """A policy, and which text it came from: the file ("" if none), its SHA-256 as it was read, and all of it."""
+    """A policy, and all of the text that it came from."""
 
     policy: Policy
-    file: str = ""
-    sha256: str = ""
     pinned: Pinned = Pinned()
+
+    @property
+    def file(self) -> str:
+        """From the root; "" if there is none."""
+        return self.pinned.file
 
 
 def load_policy(path: Path | None, surroundings: Surroundings) -> Loaded:
@@ -137,7 +139,7 @@ def _parsed(pinned: Pinned, load: Load, uid_of: Callable[[str], int]) -> Loaded:
     except PolicyInvalid as invalid:
         told = _told(pinned.path, invalid.errors)
         raise UsageError(told, "Nothing was started. Mend the policy and try again.") from None
-    return Loaded(policy, pinned.file, sha256(pinned.text).hexdigest(), pinned)
+    return Loaded(policy, pinned)
 
 
 def unenforceable(policy: Policy) -> PolicySyntaxError | None:

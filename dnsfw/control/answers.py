@@ -75,7 +75,8 @@ class InForce:
 
     def state(self) -> m.PolicyState:
         loaded = self.loaded
-        return m.PolicyState(loaded.file, loaded.sha256, len(loaded.policy.rules), self.generation, rfc3339(self.since))
+        pinned, rules = loaded.pinned, len(loaded.policy.rules)
+        return m.PolicyState(pinned.file, pinned.sha256, rules, self.generation, rfc3339(self.since))
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +165,7 @@ class Answers:
         identity, parts = self._identity, self._parts
         mode = "audit" if identity.audit else "enforce"
         span = (rfc3339(identity.began), rfc3339(time.time()))
-        policy = parts.policy.loaded.sha256
+        policy = parts.policy.loaded.pinned.sha256
         facts = Facts(mode, *span, policy, identity.gaps, tuple(parts.trouble()))
         return m.StatementReport(sign(report(parts.tally, facts), identity.seed).decode())
 

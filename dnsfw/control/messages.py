@@ -63,8 +63,8 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 class PolicyState(msgspec.Struct, frozen=True):
-    """The policy in force. `file` is "" for the empty policy; `sha256` is of the file as it was read, as sha256sum(1)
-    prints it."""
+    """The policy in force. `file` is "" for the empty policy; `sha256` is of all that was read, as
+    `cat POLICY INCLUDED… | sha256sum` prints it."""
 
     file: str
     sha256: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import pytest
 
 from dnsfw.playground import atlas
 from dnsfw.playground.world import Playground, Setting
-from tests.action.standin import Job, Step, container, job
+from tests.action.standin import ROOT, Job, Step, container, job
 
 pytestmark = pytest.mark.kernel
 
@@ -44,6 +45,13 @@ def using(policy: str = POLICY, **inputs: str) -> Step:
     return Step({"policy": policy, "upstream": atlas.UPSTREAM.v4, **named})
 
 
+def policy_digest() -> str:
+    """Of what the job said, and the presets that it asked for."""
+    presets = [(ROOT / f"dnsfw/presets/{name}.policy").read_text("utf-8") for name in ("github-runner", "os-basics")]
+    included = "@include github-runner\n@include os-basics\n@include workflow.policy\n"
+    return hashlib.sha256("".join([included, *presets, POLICY]).encode()).hexdigest()
+
+
 def begin(runner: Job, step: Step) -> None:
     for phase in ("pre", "main"):
         done = runner.phase(phase, step)
@@ -61,6 +69,7 @@ def test_enforced_a_step_that_turns_malicious_gets_nothing_out_and_is_named(runn
     assert "## dnsfw: 2 denied, " in step.summary
     assert "The guard was up without a gap." in step.summary
     assert "statement signed by the guard" in step.summary
+    assert policy_digest() in step.summary
     row = next(line for line in step.summary.splitlines() if atlas.EVIL_SHARED_NAME in line)
     assert f"resolve {atlas.EVIL_SHARED_NAME}" in row
     assert "<code>install</code>" in row

@@ -32,6 +32,7 @@ PYTHON = {4: "198.51.100.81", 6: "2001:db8::81"}
 OLD = {4: "198.51.100.82", 6: "2001:db8::82"}  # nginx again, with no TLS from this decade
 MUTUAL = {4: "198.51.100.83", 6: "2001:db8::83"}  # Python, hanging up on clients without a certificate
 PATIENCE = 10.0
+PROGRAMS = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # Node is in the environment
 _PORT = 8090  # the proxy's
 _INSIDE = """
 addr add 10.0.0.2/32 dev lo
@@ -78,7 +79,7 @@ class Bed:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env={"PATH": os.environ["PATH"], "HOME": str(self.directory), "LC_ALL": "C.UTF-8", **variables},
+                env={"PATH": PROGRAMS, "HOME": str(self.directory), "LC_ALL": "C.UTF-8", **variables},
             )
         output, complaints = started.communicate(timeout=30)
         return subprocess.CompletedProcess(command, started.returncode, output, complaints)

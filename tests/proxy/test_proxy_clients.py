@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.proxy.bed import Bed
+from tests.proxy.bed import PROGRAMS, Bed
 
 pytestmark = pytest.mark.kernel("root", "netns", "nft", "nginx")
 
@@ -54,7 +54,7 @@ def run(bed: Bed, *command: str) -> subprocess.CompletedProcess[bytes]:
 
 @pytest.mark.parametrize("client", CLIENTS.values(), ids=CLIENTS)
 def test_a_client_gets_what_is_allowed_and_the_reason_for_the_rest(bed: Bed, client: list[str]) -> None:
-    if shutil.which(client[0]) is None:
+    if shutil.which(client[0], path=PROGRAMS) is None:
         pytest.skip(f"there is no {client[0]} here")
     trust = [str(bed.root)] if client[-1] == "--ca-certificate" else []
     done = run(bed, *client, *trust, ALLOWED, DENIED)

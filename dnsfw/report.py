@@ -41,8 +41,8 @@ class Reached(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """`since` and `until` are RFC 3339 in UTC, `policy` is the SHA-256 of the policy in force and all that it includes, in
-    hex. `trouble` are sentences about the guard itself."""
+    """`since` and `until` are RFC 3339 in UTC, `policy` is the SHA-256 (hex) of the policy in force and all that it
+    includes. `trouble` are sentences about the guard itself."""
 
     v: int
     mode: str

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.kernel
 ROUNDS = int(os.environ.get("DNSFW_CRASHES", "6"))
 POLICY = f"{atlas.ALLOWED_NAME}:{atlas.ECHO_PORT}\n{atlas.ALLOWED.v4}:{atlas.ECHO_PORT}\n"
 TOKEN = "c0ffee15"
-BACK_WITHIN = 5.0  # seconds, to the next new connection, on a busy machine; bench/daemon.py has the figure
+BACK_WITHIN = 30.0  # seconds, to the next new connection on a busy machine; bench/daemon.py has the figure
 EVIL = [address for place in atlas.EVIL_PLACES for address in place.addresses]
 
 

@@ -72,20 +72,24 @@ class Up:
         return [record for record in records if "life" in record]
 
 
+@pytest.fixture(scope="module")
+def laptop() -> Iterator[Playground]:
+    with Playground(Setting(tap=False)) as world:
+        yield world
+
+
 @pytest.fixture
-def up(tmp_path: Path) -> Iterator[Up]:
+def up(laptop: Playground, tmp_path: Path) -> Iterator[Up]:
     policy, journal = tmp_path / "policy", tmp_path / "journal"
     policy.write_text(ECHO)
-    with Playground(Setting(tap=False)) as laptop:
-        options = ["--policy", str(policy), "--journal", str(journal)]
-        process = laptop.popen(laptop.dnsfw("up", *options), stderr=subprocess.PIPE, text=True)
-        with process:
-            try:
-                up = Up(laptop, process, policy, journal)
-                assert "guarding this host" in hear(up.process.stderr)
-                yield up
-            finally:
-                process.send_signal(signal.SIGINT)
+    options = ["--policy", str(policy), "--journal", str(journal)]
+    with laptop.popen(laptop.dnsfw("up", *options), stderr=subprocess.PIPE, text=True) as process:
+        try:
+            up = Up(laptop, process, policy, journal)
+            assert "guarding this host" in hear(up.process.stderr)
+            yield up
+        finally:
+            process.send_signal(signal.SIGINT)
 
 
 def test_the_new_policy_is_in_force_and_the_journal_says_what_changed(up: Up) -> None:

@@ -64,8 +64,16 @@ def keep(config: KeeperConfig) -> int:
     die_with_parent()
     gc.freeze()  # what proxies share with us, they needn't copy
     restarts = Restarts(_PACE)
-    while True:
+    while not _is_alone(config.supervisor):  # it may have died before we asked to die with it
         _start_and_wait(config, authority, restarts, serving)
+    return 0
+
+
+def _is_alone(supervisor: Channel) -> bool:
+    try:
+        return supervisor.receive(patience=0) is None
+    except TimeoutError:
+        return False
 
 
 def _prepare(config: KeeperConfig) -> tuple[Authority, Serving]:

@@ -71,7 +71,9 @@ def _daemon(bed: Bed) -> Iterator[None]:
         rule |= {"action": "allow", "duration": "always", "operator": {**operator, "sensitive": False, "list": []}}
         (rules / f"{name}.json").write_text(json.dumps(rule), encoding="utf-8")
     command = ["unshare", "--mount", "sh", "-ec", _START, "sh", str(_UNPACKED), str(rules)]
-    with bed.world.popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+    with bed.world.popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
         try:
             _await(bed, "1", process)
             yield

@@ -33,6 +33,11 @@ class Folding:
         self._folds: dict[Hashable, _Fold] = {}
         self._lock = threading.Lock()  # held for some instructions by either side
 
+    @property
+    def pending(self) -> bool:
+        """Is there a window that began?"""
+        return bool(self._folds)
+
     def takes(self, entry: Entry, when: float) -> bool:
         """Is it one more of a kind that was there before? Then it is counted."""
         if entry.fault is not None or entry.spent is not None:

@@ -73,6 +73,8 @@ class Journal:
         self._left: memoryview | None = None  # of what is being written
         self._torn = False
         self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._idle = False  # the thread waits for something to write
         self._encoder = msgspec.json.Encoder()
         self._file = None if path is None else open_journal(path, reader)
         self._size = 0 if self._file is None else _size(self._file)
@@ -95,6 +97,7 @@ class Journal:
         if self._file is None or self._stop.is_set():
             return
         self._stop.set()
+        self._wake.set()
         if self._thread.ident is not None:
             self._thread.join(timeout=_PARTING_SECONDS)
         if self._thread.is_alive():
@@ -125,12 +128,14 @@ class Journal:
         if len(self._backlog) >= _BACKLOG:
             self.lost += self._backlog.popleft().times
         self._backlog.append(taken)
+        if self._idle:
+            self._wake.set()
 
     def _write_all(self) -> None:
         """The thread's whole life: until told to stop, and then once more."""
         roll_at = 0.0
         while True:
-            stopping = self._stop.wait(_TROUBLED_SECONDS if self.failing else self._keeping.pause)
+            stopping = self._rest()
             if stopping or time.monotonic() >= roll_at:
                 roll_at = time.monotonic() + _FOLDED_SECONDS
                 for taken in self._folding.roll():
@@ -139,6 +144,17 @@ class Journal:
                 pass
             if stopping:
                 return
+
+    def _rest(self) -> bool:
+        """Until there may be something to do: True if that is to end. An idle guard wakes no processor."""
+        if self.failing:
+            return self._stop.wait(_TROUBLED_SECONDS)
+        self._wake.clear()
+        self._idle = True  # before the look, so that what comes after it wakes us
+        if not self._backlog and not self._stop.is_set():
+            self._wake.wait(_FOLDED_SECONDS if self._folding.pending else None)
+        self._idle = False
+        return self._stop.wait(self._keeping.pause)
 
     def _write(self) -> bool:
         """Write a batch, or what is left of one; False if that failed. A line that was cut off (a disk that filled up)

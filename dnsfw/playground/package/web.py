@@ -150,7 +150,7 @@ WAYS = (
     Way("shared-sni4", "attacker's SNI, allowed address, IPv4", (11, 26), shared_address),
     Way("shared-sni6", "attacker's SNI, allowed address, IPv6", (11, 26), shared_address_v6),
     Way("shared-no-sni", "no SNI, allowed address", (26,), shared_address_without_sni),
-    Way("shared-pieces", "attacker's SNI in pieces, allowed address", (26,), in_pieces),
+    Way("shared-pieces", "attacker's SNI in pieces", (26,), in_pieces),
     Way("shared-not-tls", "no TLS at all, allowed address", (26,), not_tls),
     Way("fronting", "allowed SNI, attacker's Host header", (26,), fronted),
     Way("url-path", "another path of an allowed host", (27,), other_path),

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from h2.config import H2Configuration
 from h2.errors import ErrorCodes
+from h2.events import Event, StreamEnded, StreamReset
 from h2.exceptions import ProtocolError
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
@@ -22,7 +23,7 @@ from mitmproxy.proxy.layers.http._http_h2 import BufferedH2Connection
 
 from proxy.http1 import MalformedHook
 
-WINDOW = 1 << 20  # octets of a stream that may wait with us, in each direction
+WINDOW = 1 << 21  # octets of a stream that may wait with us, in each direction
 
 
 @dataclass
@@ -31,7 +32,7 @@ class CreditEvent(HttpEvent):
 
 
 class _Paced(BufferedH2Connection):
-    """`owed` are octets by stream that were taken in and not yet credited."""
+    """`owed` are octets by stream, of those that still send, that were taken in and not yet credited."""
 
     def __init__(self, config: H2Configuration) -> None:
         super().__init__(config)
@@ -77,6 +78,13 @@ class End(Http2Connection):
                 yield commands.SendData(self.conn, data)
         else:
             yield from super()._handle_event(event)
+
+    def handle_h2_event(self, event: Event) -> layer.CommandGenerator[bool]:
+        """As its parents do; a peer that has said all needs no credit."""
+        done = yield from super().handle_h2_event(event)
+        if isinstance(event, StreamEnded | StreamReset):
+            self.h2_conn.owed.pop(event.stream_id, None)
+        return done
 
     def inner(self, stream_id: int) -> int | None:
         """This end's number for what the client calls `stream_id`."""

@@ -10,8 +10,15 @@ import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import ConnectionTerminated, DataReceived, ResponseReceived, StreamEnded, StreamReset
+from mitmproxy.connection import Client, ConnectionState
+from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.events import DataReceived as DataReceivedEvent
+from mitmproxy.proxy.events import Start
+from mitmproxy.proxy.layers.http._base import ReceiveHttp
 
 from policy import Action
+from proxy import http2
+from proxy.process import Patience, _options
 from tests.proxy.bed import NGINX, Bed
 from tests.proxy.test_proxy_http import talk
 from tests.proxy.test_proxy_paths import ALLOWED, DENIED
@@ -131,3 +138,20 @@ def test_a_connection_goes_on_after_a_refusal(bed: Bed) -> None:
     with Http2(bed) as client:
         answers = [client.ask(fields(path=path))[:3] for path in (b"/x", b"/secret", b"/a/../b", b"/y")]
     assert answers == [b"200", b"403", b"403", b"200"]
+
+
+def test_nothing_is_remembered_of_streams_that_have_ended() -> None:
+    """R5: a connection may live for millions of them."""
+    context = Context(Client(peername=("", 0), sockname=("", 0), state=ConnectionState.OPEN), _options(Patience()))
+    server = http2.Server(context)
+    peer = H2Connection(H2Configuration())
+    peer.initiate_connection()
+    sent = list(server.handle_event(Start()))
+    for stream in range(1, 401, 2):
+        peer.send_headers(stream, fields(method=b"POST"))
+        peer.send_data(stream, b"x" * 100, end_stream=stream % 3 > 0)
+        if stream % 3 == 0:
+            peer.reset_stream(stream)
+        sent += server.handle_event(DataReceivedEvent(context.client, peer.data_to_send()))
+    assert sum(isinstance(command, ReceiveHttp) for command in sent) > 400
+    assert not server.h2_conn.owed

@@ -7,6 +7,7 @@ Law: pure: a Tally and facts in, a Report out; no clock, no file. The shape is v
 from __future__ import annotations
 
 from dataclasses import dataclass
+from inspect import cleandoc
 from typing import Annotated
 
 import msgspec
@@ -86,6 +87,15 @@ def report(tally: Tally, facts: Facts) -> Report:
         facts.gaps,
         facts.trouble,
     )
+
+
+def schema() -> str:
+    """The JSON Schema (2020-12) of a report."""
+    (report,), definitions = msgspec.json.schema_components((Report,), ref_template="#/$defs/{name}")
+    for definition in definitions.values():
+        definition["description"] = cleandoc(definition["description"])
+    made = {"$schema": "https://json-schema.org/draft/2020-12/schema", **report, "$defs": definitions}
+    return msgspec.json.format(msgspec.json.encode(made), indent=2).decode() + "\n"
 
 
 def _denied(entry: Entry, count: int) -> Denied:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from ipaddress import ip_address
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from dnsfw.lifecycle import Gap
 from dnsfw.records import Entry
-from dnsfw.report import Denied, Facts, Reached, Report, report
+from dnsfw.report import Denied, Facts, Reached, Report, report, schema
 from dnsfw.signing import StatementError, public_key, sign, verify
 from dnsfw.tally import Tally
 from policy import Action, Decision, Flow, Owner, Query, Reason
@@ -83,6 +84,12 @@ def test_a_report_that_was_changed_is_not_vouched_for() -> None:
     statement["report"] = msgspec.json.encode(msgspec.structs.replace(innocent, denied=0)).decode()
     with pytest.raises(StatementError):
         verify(json.dumps(statement).encode(), public_key(SEED))
+
+
+def test_the_published_schema_is_current() -> None:
+    """`make schema` writes it."""
+    published = Path(__file__).parents[2] / "docs" / "report.schema.json"
+    assert published.read_text(encoding="utf-8") == schema()
 
 
 @given(st.binary())

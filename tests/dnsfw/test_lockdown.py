@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import shutil
 import socket
 import stat
 import subprocess
@@ -18,6 +19,7 @@ from dnsfw.errors import SetupError, UsageError
 from dnsfw.lockdown import acl, sudoers
 from dnsfw.lockdown.hold import Hold, Host, take_back
 from dnsfw.lockdown.wanted import Lockdown, Undo
+from dnsfw.runs import claimed
 
 USER = pwd.getpwnam("games")
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="other users' rights are root's to change")
@@ -225,3 +227,25 @@ def test_what_visudo_finds_wrong_is_not_shown_to_sudo(tmp_path: Path) -> None:
     done = lock_sudo(tmp_path, "echo 'line 3: syntax error' >&2; exit 1")
     assert "SetupError: sudoers is not valid with our line in it: line 3: syntax error" in done.stderr
     assert done.stdout == ""
+
+
+@ROOT_ONLY
+def test_what_a_guard_took_is_given_back_at_its_end_and_by_the_next_start_if_it_was_killed(tmp_path: Path) -> None:
+    place, state = host(tmp_path), tmp_path / "state"
+    path = place.root / "run/docker.sock"
+    path.parent.mkdir(parents=True)
+    path.touch(mode=0o660)
+
+    def closed() -> bool:
+        return acl.ATTRIBUTE in os.listxattr(path)
+
+    with claimed("up-1", state) as run:
+        Hold(Lockdown(containers="games"), run.directory, run.will_lock_down, place).take()
+        assert closed()
+        shutil.copytree(run.directory, tmp_path / "up-killed")
+        taken = os.getxattr(path, acl.ATTRIBUTE)
+    assert not closed()
+    os.setxattr(path, acl.ATTRIBUTE, taken)
+    shutil.copytree(tmp_path / "up-killed", state / "up-killed")  # nobody holds its lock
+    with claimed("up-2", state):
+        assert not closed()

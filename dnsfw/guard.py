@@ -268,8 +268,12 @@ class Guard:
         self._engines.bury(engine, how)
         self._last_death = Life(Turn.DIED, time.time(), "engine", how)
         self._gaps.down(self._last_death)
-        self._untold = [*self._untold, self._last_death][-_UNTOLD:]
-        self.reloading.missed()
+        turns = [*self._untold, self._last_death]
+        refused = self.reloading.missed()
+        if refused is not None:
+            turns.append(Life(Turn.REFUSED, time.time(), "policy", refused.problem))
+            complain(f"the policy in force stays. {refused.problem}")
+        self._untold = turns[-_UNTOLD:]
         now = self._condition(self._last_death)
         with suppress(OSError):
             condition.leave(now, self._directory)

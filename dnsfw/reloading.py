@@ -95,12 +95,14 @@ class Reloading:
                 self._drop_offer(message)
                 complain(f"the policy in force stays. {problem}")
 
-    def missed(self) -> None:
-        """The engine died. What it was offered it may have died of: nobody is asked twice. What it was to judge again
-        goes to the next one, with its next packet."""
-        self._drop_offer(Kept("the engine died of it"))
+    def missed(self) -> Kept | None:
+        """The engine died. What it was offered it may have died of, and is not offered again: why. What it was to judge
+        again goes to the next one, with its next packet."""
+        refused = None if self._offered is None else Kept("The engine died while it was taking another policy.")
+        self._drop_offer(refused)
         if self._judging:
             self._settle(JudgedAgain(0, 0), None)
+        return refused
 
     def close(self) -> None:
         """Let go of everything."""

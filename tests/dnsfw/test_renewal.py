@@ -6,7 +6,7 @@ import errno
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,12 +60,17 @@ class Guarded:
         """What came of a reload, with the test as the supervisor."""
         self.file.write_text(text)
         self.guard.reload()
+        self.tend_until(lambda: self.guard.reloading.came_of_it is not None)
+        said = self.guard.reloading.came_of_it
+        assert said is not None
+        return said
+
+    def tend_until(self, done: Callable[[], bool]) -> None:
         until = time.monotonic() + PATIENCE
-        while (said := self.guard.reloading.came_of_it) is None and time.monotonic() < until:
+        while not done():
+            assert time.monotonic() < until, "nothing came of it"
             signal.sigtimedwait(AWAITED, min(1.0, self.guard.patience() or 1.0))
             self.guard.tend()
-        assert said is not None, "nothing came of it"
-        return said
 
     def connected(self, version: int, port: int) -> tuple[Socket, Socket]:
         """Both ends of a connection outwards."""
@@ -87,6 +92,11 @@ class Guarded:
     def tracked(self) -> list[Flow]:
         with self.street.inside.namespace.entered(), Conntrack() as conntrack:
             return [one.flow for some in conntrack.marked(0, 0) for one in some]
+
+
+def children() -> list[int]:
+    """Of this process, which is the supervisor."""
+    return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
 
 
 @contextmanager
@@ -224,8 +234,7 @@ def test_a_dead_engine_opens_nothing_and_the_next_one_takes_what_was_asked_for(t
     with under_guard(tmp_path / "policy", policy(STAYS)) as guarded:
         client, server = guarded.connected(4, STAYS)
         with client, server:
-            engine = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()[-1]
-            os.kill(int(engine), signal.SIGKILL)
+            os.kill(children()[-1], signal.SIGKILL)
             with guarded.street.inside.tcp(4) as late:
                 late.settimeout(0.3)
                 with pytest.raises(TimeoutError):
@@ -235,6 +244,24 @@ def test_a_dead_engine_opens_nothing_and_the_next_one_takes_what_was_asked_for(t
                 end.close()
             client.sendall(b"x")
             assert server.recv(1) == b"x"
+
+
+def test_what_an_engine_died_of_is_not_offered_to_the_next(tmp_path: Path) -> None:
+    with under_guard(tmp_path / "policy", policy(STAYS)) as guarded:
+        before = children()
+        engine = before[-1]
+        os.kill(engine, signal.SIGSTOP)  # so that it takes nothing
+        guarded.file.write_text(policy(STAYS, GOES))
+        guarded.guard.reload()
+        guarded.tend_until(lambda: children() == before)  # the reader is done
+        os.kill(engine, signal.SIGKILL)
+        guarded.tend_until(
+            lambda: engine not in children() and guarded.guard.restarts.due is None
+        )  # another is at work
+        assert isinstance(guarded.guard.reloading.came_of_it, Kept)
+        client, server = guarded.connected(4, STAYS)
+        with client, server, guarded.street.inside.tcp(4) as late:
+            assert refusal(late, (STRANGER[4], GOES)) in REFUSALS
 
 
 def test_audit_cuts_nothing(tmp_path: Path) -> None:

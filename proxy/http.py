@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from mitmproxy.connection import Connection
+from mitmproxy.connection import Connection, ConnectionState
 from mitmproxy.proxy import events, layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import http
@@ -98,6 +98,14 @@ class Http(HttpLayer):
         yield from super()._handle_event(event)
         for end, stream_id in list(self._relieved()):
             yield from self.event_to_child(end, http2.CreditEvent(stream_id))
+
+    def make_stream(self, stream_id: int) -> layer.CommandGenerator[None]:
+        """As its parent does, which keeps what it knows of connections that were closed long ago."""
+        used = {self.context.client, self.context.server, *(stream.context.server for stream in self.streams.values())}
+        for connection in [*self.connections.keys() - used - self.waiting_for_establishment.keys()]:
+            if connection.state is ConnectionState.CLOSED:
+                del self.connections[connection]
+        yield from super().make_stream(stream_id)
 
     def _relieved(self) -> Iterator[tuple[layer.Layer, int]]:
         """The ends, and their streams, that wait for credit and whose other side has room again."""

@@ -54,8 +54,10 @@ def status(guard: str, *, as_json: bool) -> None:
             continue
         try:
             answer = _expect(StatusReport, each.ask(Status()))
-        except SilentError as error:
-            worst = EXIT_SILENT
+        except DnsfwError as error:
+            if isinstance(error, SilentError) and not each.directory.exists():
+                continue  # it ended just now
+            worst = max(worst, EXIT_SILENT if isinstance(error, SilentError) else error.exit_status)
             _tell([str(error)], error=True)
         else:
             worst = max(worst, EXIT_AUDIT if answer.mode == "audit" else 0)

@@ -69,7 +69,7 @@ export async function finish(runner, place) {
 async function tell(runner, inputs, place) {
   let said;
   try {
-    said = await guard.statement(place, 2);
+    said = await guard.statement(place, 4);
   } catch (error) {
     runner.annotate("error", "dnsfw: the guard is not there", `What left since it began is unknown. ${error.message}`);
     return null;

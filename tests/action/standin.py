@@ -172,6 +172,10 @@ class Job:
         there = ["nsenter", "--target", str(self.worker.pid), "--mount", "--net", *command]
         return subprocess.run(there, capture_output=True, text=True, check=False, timeout=30)
 
+    def take_down(self) -> None:
+        """What a test that failed left in force."""
+        self.as_root("sh", "-c", 'if ls /run/dnsfw/up-* >/dev/null 2>&1; then exec "$1" down; fi', "sh", self.program)
+
     def guard_pid(self) -> int:
         """The supervisor's: its children, started the same way, have such a parent."""
         network = Path(f"/proc/{self.worker.pid}/ns/net").readlink()
@@ -311,7 +315,9 @@ def _job(laptop: Playground, folder: Path) -> Iterator[Job]:
         stack.callback(worker.stdin.close)
         assert worker.stdout is not None
         assert worker.stdout.readline() == "ready\n"  # from here on it has mounts of its own
-        yield Job(laptop, folder, worker, stack)
+        made = Job(laptop, folder, worker, stack)
+        stack.callback(made.take_down)
+        yield made
 
 
 def _opened(folder: Path, *wanted: Path) -> str:

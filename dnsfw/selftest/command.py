@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
+from typing import TextIO
 
 import click
 
@@ -15,9 +15,9 @@ import click
 @click.command("selftest", short_help="Try to get past the guard of this machine.")
 @click.option("--run", "in_run", is_flag=True, help="Try a throw-away `dnsfw run`, even if this host is guarded.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-@click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), help="Write it to this file as JUnit XML.")
-def selftest_command(*, in_run: bool, as_json: bool, junit: Path | None) -> None:
-    """Try some fifty ways out, and see which arrive.
+@click.option("--junit", type=click.File("w", "utf-8", lazy=False), help="Write it to this file as JUnit XML.")
+def selftest_command(*, in_run: bool, as_json: bool, junit: TextIO | None) -> None:
+    """Try some sixty ways out, and see which arrive.
 
     Where `dnsfw up` guards this host, that very guard is tried, by programs of an unprivileged user that may open raw
     sockets; else a throw-away `dnsfw run`. It is safe: the other end is a network namespace of its own, which
@@ -35,7 +35,7 @@ def selftest_command(*, in_run: bool, as_json: bool, junit: Path | None) -> None
     on_host = not in_run and runs.is_live(name())
     found = battery.on_this_host(uid) if on_host else battery.in_a_run(uid)
     if junit is not None:
-        junit.write_text(report.to_junit(found), encoding="utf-8")
+        junit.write(report.to_junit(found))
     click.echo(json.dumps(report.to_json(found), indent=2) if as_json else report.text(found))
     raise SystemExit(1 if found.holes else 0)
 

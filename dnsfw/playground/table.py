@@ -72,7 +72,7 @@ def _notes(report: Report) -> list[Text]:
     reasons: dict[str, list[str]] = {}
     for line in report.ways:
         if line.verdict is Verdict.KNOWN_OPEN:
-            reasons.setdefault(line.way.open_until, []).append(line.way.title)
+            reasons.setdefault(line.way.open_because, []).append(line.way.title)
     return [Text(f"* {'; '.join(titles)}: {reason}.", "yellow") for reason, titles in reasons.items()]
 
 

@@ -22,7 +22,7 @@ class Verdict(StrEnum):
 
     CLOSED = "closed"  # arrived unguarded, did not arrive guarded
     OPEN = "open"  # arrived although guarded
-    KNOWN_OPEN = "known-open"  # likewise, as expected: what closes it is not built yet
+    KNOWN_OPEN = "known-open"  # likewise, as expected and explained
     NO_WAY = "no-way"  # did not arrive even unguarded: proves nothing on this machine
     WORKS = "works"
     BROKEN = "broken"
@@ -64,7 +64,7 @@ class Report:
 
 def judge_way(way: Way, unguarded: Attempt, guarded: Attempt) -> Verdict:
     if guarded.arrived:
-        return Verdict.KNOWN_OPEN if way.open_until else Verdict.OPEN
+        return Verdict.KNOWN_OPEN if way.open_because else Verdict.OPEN
     return Verdict.CLOSED if unguarded.arrived else Verdict.NO_WAY
 
 
@@ -99,7 +99,7 @@ def _line_to_json(line: Line) -> dict[str, Any]:
         "title": line.way.title,
         "attacks": list(line.way.attacks),
         "verdict": line.verdict.value,
-        "open_until": line.way.open_until,
+        "open_because": line.way.open_because,
         "unguarded": _attempt_to_json(line.unguarded),
         "guarded": _attempt_to_json(line.guarded),
     }

@@ -74,13 +74,13 @@ class Report:
 
 def result(way: Way, guarded: Attempt, unguarded: Attempt | None) -> Result:
     """`unguarded` is None where it can't be tried without the guard: on a host, whose policy names none of this."""
-    expected = Fate.ARRIVED if way.open_until and unguarded is not None else Fate.STOPPED
+    expected = Fate.ARRIVED if way.open_because and unguarded is not None else Fate.STOPPED
     seen = Fate.ARRIVED if guarded.arrived else Fate.STOPPED
     if seen is Fate.STOPPED and unguarded is not None and not unguarded.arrived:
         seen = Fate.IMPOSSIBLE
     subjects = tuple(SUBJECTS[number] for number in way.attacks)
     return Result(
-        way.id, way.title, subjects, expected, seen, guarded.ended, way.open_until if expected is Fate.ARRIVED else ""
+        way.id, way.title, subjects, expected, seen, guarded.ended, way.open_because if expected is Fate.ARRIVED else ""
     )
 
 

@@ -26,12 +26,12 @@ REFUSED = Attempt((), "ECONNREFUSED", 0.001)
 CLAIMS_SUCCESS = Attempt((), "", 0.001)
 
 
-def way(open_until: str = "") -> Way:
-    return Way("id", "title", (1,), print, open_until)
+def way(open_because: str = "") -> Way:
+    return Way("id", "title", (1,), print, open_because)
 
 
 @pytest.mark.parametrize(
-    ("open_until", "unguarded", "guarded", "verdict"),
+    ("open_because", "unguarded", "guarded", "verdict"),
     [
         pytest.param("", ARRIVED, REFUSED, Verdict.CLOSED, id="arrived only unguarded"),
         pytest.param("", ARRIVED, CLAIMS_SUCCESS, Verdict.CLOSED, id="the program's claim counts for nothing"),
@@ -44,9 +44,9 @@ def way(open_until: str = "") -> Way:
     ],
 )
 def test_a_way_is_judged_by_what_arrived(
-    open_until: str, unguarded: Attempt, guarded: Attempt, verdict: Verdict
+    open_because: str, unguarded: Attempt, guarded: Attempt, verdict: Verdict
 ) -> None:
-    assert judge_way(way(open_until), unguarded, guarded) is verdict
+    assert judge_way(way(open_because), unguarded, guarded) is verdict
 
 
 @pytest.mark.parametrize(

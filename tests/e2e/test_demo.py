@@ -84,7 +84,7 @@ def test_dnsfw_closes_every_way_but_the_known(demo: tuple[dict[str, Any], int, f
     """A way that is said to be open and no longer is must lose its excuse."""
     (one,) = [one for one in demo[0]["ways"] if one["id"] == way.id]
     closed = "no-way" if way.id in ONLY_IN_A_GUARD else "closed"
-    assert one["verdict"] == ("known-open" if way.open_until else closed), one
+    assert one["verdict"] == ("known-open" if way.open_because else closed), one
 
 
 @pytest.mark.kernel
@@ -94,7 +94,7 @@ def test_the_guarded_program_inherits_no_socket(demo: tuple[dict[str, Any], int,
 
 
 # Under `up` helpers and proxies are guarded as well. A multicast group's name is told to the laptop's own link.
-OPEN_UNDER_UP = {way.id for way in WAYS if way.open_until} - {"helper-path"} | {"group-spells"}
+OPEN_UNDER_UP = {way.id for way in WAYS if way.open_because} - {"helper-path"} | {"group-spells"}
 
 
 @pytest.fixture(scope="module")

@@ -156,7 +156,7 @@ def outlive(loot: Loot) -> None:
     os._exit(0)
 
 
-_HELPERS = "only the sockets of known helpers (container engines, session buses) are hidden so far"
+_HELPERS = "only the sockets of known helpers (container engines, session buses) are hidden"
 
 WAYS = (
     Way("open-doors", "a question to every local port in use", (25,), every_open_door),

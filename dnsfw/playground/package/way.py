@@ -35,12 +35,12 @@ class Loot:
 class Way:
     """`attempt` sends the token and raises OSError (or ValueError, from TLS) for what the kernel told it.
 
-    `attacks` are lines of the attack list in SECURITY.md. `open_until` says, to users, what is still to be built
-    where this way is known to be open; "" where it must be closed.
+    `attacks` are numbers of `dnsfw.selftest.report.SUBJECTS`. `open_because` says, to users, why this way is known to
+    be open; "" where it must be closed.
     """
 
     id: str
     title: str
     attacks: tuple[int, ...]
     attempt: Callable[[Loot], None]
-    open_until: str = ""
+    open_because: str = ""

@@ -78,7 +78,7 @@ class Snapshot:
         bindings = self._known.bindings
         costs = [_cost(host, spent) for host, spent in self._known.budgets.spent().items()]
         live = [_encoded(each.name, [(each.address, each.expires_at)]) for each in bindings.live(now, _KEPT)]
-        lost = self._log.rewrite([*costs, *reversed(live)])  # of bindings, those in use first
+        lost = self._log.rewrite([*costs, *reversed(live)])  # of bindings, those that hold longest first
         self.forgotten = max(0, len(bindings) - _KEPT) + lost
 
     def _restore_cost(self, body: bytes, wildcards: Mapping[str, object], now: float) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from cachetools import TLRUCache
+from cachetools import Cache, TLRUCache
 
 from policy.values import Address, Binding, address
 
@@ -58,11 +58,11 @@ class Bindings:
         return len(self._table)
 
     def live(self, now: float, most: int = ADDRESSES) -> Iterator[Binding]:
-        """What is bound at `now` to the `most` addresses that were used last, the least used of them first."""
+        """What is bound at `now` to the `most` addresses that stay bound longest, the longest last. That is no use."""
         self._table.now = now
-        for key in list(self._table)[-most:]:
-            known = self._table.get(key)
-            for name, until in _alive(known.expiry, now).items() if known else ():
+        held = [(key, Cache.__getitem__(self._table, key)) for key in self._table]
+        for key, known in sorted(held, key=lambda pair: pair[1].last)[-most:]:
+            for name, until in _alive(known.expiry, now).items():
                 yield Binding(name, address(key), until)
 
     def bind(self, name: str, answers: Iterable[tuple[Address, float]], now: float) -> bool:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,13 @@ class Up:
 
     def resolves(self, name: str) -> bool:
         return self.laptop.run(["getent", "ahosts", name]).returncode == 0
+
+    def await_word(self, life: str) -> None:
+        """Until the journal has it: what it has not written yet, a SIGKILL takes along."""
+        deadline = time.monotonic() + 10
+        while f'"life":"{life}"' not in self.journal.read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
 
     def lives(self) -> list[dict[str, Any]]:
         """The journal's turns, once the guard has ended."""
@@ -125,6 +133,7 @@ def test_an_invalid_policy_is_refused_with_its_errors_and_the_old_one_stays(up: 
     assert "the policy in force stays" in said
     assert "2 mistakes" in said
     assert up.resolves(atlas.ALLOWED_NAME)
+    up.await_word("reloaded")
     os.kill(up.engine(), signal.SIGKILL)  # nor does the next engine read it
     assert up.resolves(atlas.ALLOWED_NAME)
     lives = up.lives()

@@ -106,3 +106,14 @@ def test_within_its_bounds_it_is_a_plain_model(steps: list[tuple[str, list[tuple
             assert set(tight.names(address, now)) <= live
         assert len(tight) <= 2
     assert roomy.evicted == 0
+
+
+def test_a_look_at_all_that_is_live_is_no_use_of_any() -> None:
+    """Else a report would decide what is evicted next."""
+    bindings = Bindings(capacity_addresses=3)
+    for name, where, ttl in (("a.example", A, 60.0), ("b.example", B, 90.0), ("c.example", C, 30.0)):
+        bindings.bind(name, [(where, ttl)], 0.0)
+    assert [binding.name for binding in bindings.live(0.0)] == ["c.example", "a.example", "b.example"]
+    assert [binding.name for binding in bindings.live(0.0, most=1)] == ["b.example"]
+    bindings.bind("d.example", [(IPv4Address("192.0.2.4"), 60.0)], 0.0)  # a.example's was used least recently
+    assert {binding.name for binding in bindings.live(0.0)} == {"b.example", "c.example", "d.example"}

@@ -151,8 +151,8 @@ def test_a_head_without_end_is_cut_off(hasty: Bed) -> None:
         client.sendall(b"GET / HTTP/1.1\r\nHost: api.example\r\n")
         line = b"X: " + b"x" * 1000 + b"\r\n"
         with pytest.raises(OSError, match=r"reset|pipe"):  # noqa: PT012
-            for _ in range(20_000):
-                client.sendall(line)
+            for _ in range(200):
+                client.sendall(line * 100)
     assert "65536 octets" in (hasty.entries[-1].fault or "")
 
 

@@ -17,6 +17,7 @@ from policy.rules import SCHEME_PORTS
 
 _FORMS = "Write https://host/path, tcp://address:port, udp://address:port, icmp://address or dns:name[/TYPE]."
 _URL = re.compile(r"(?P<scheme>[A-Za-z]+)://(?P<host>\[[^]]*\]|[^/:?#]*)(?::(?P<port>\d{1,5}))?(?P<path>/[^?#]*)?")
+_NUMBER = re.compile(r"[0-9]{1,5}")
 _PROTOS = {"tcp": Proto.TCP, "udp": Proto.UDP, "icmp": Proto.ICMP}
 _CLIENTS = {4: address("192.0.2.254"), 6: address("2001:db8::fe")}
 # For documentation (RFC 5737, RFC 3849): stand in for the address that a host would be resolved to.
@@ -127,7 +128,7 @@ def _query(text: str) -> Query:
 
     name, _, qtype = text.partition("/")
     try:
-        number = int(qtype) if qtype.isdigit() else int(getattr(QTYPE, (qtype or "A").upper()))
+        number = int(qtype) if _NUMBER.fullmatch(qtype) else int(getattr(QTYPE, (qtype or "A").upper()))
     except (AttributeError, DNSError) as error:
         raise UsageError(f"{qtype} is no DNS type.", "Write A, AAAA, TXT, … or a number.") from error
     return Query(_name(name) or name, number, _client())

@@ -120,7 +120,8 @@ def read_config(path: Path = CONFIG) -> Given:
     except FileNotFoundError:
         return NOTHING
     except (OSError, ValueError) as error:
-        raise UsageError(f"The configuration {path} can't be read: {error}.") from error
+        why = getattr(error, "strerror", None) or error
+        raise UsageError(f"The configuration {path} can't be read: {why}.", "Name another: --config FILE") from error
     who = replaceable(path)
     if who:
         raise UsageError(f"The configuration {path} is not root's alone: {who}.", "chown root, chmod go-w")

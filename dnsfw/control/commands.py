@@ -240,7 +240,8 @@ def read_token(file: Path) -> str:
     try:
         token = (sys.stdin.read(4096) if str(file) == "-" else file.read_text(encoding="utf-8")).strip()
     except (OSError, ValueError) as error:
-        raise UsageError(f"The token in {file} can't be read: {error}.") from error
+        why = getattr(error, "strerror", None) or error
+        raise UsageError(f"The token in {file} can't be read: {why}.", "Name another: --token-file FILE") from error
     if len(token) < SHORTEST_TOKEN:
         raise UsageError(
             f"The token in {file} is shorter than {SHORTEST_TOKEN} characters.", "Make one: openssl rand -hex 32"

@@ -5,7 +5,6 @@ Law: what commands show; the statement itself is `dnsfw.signing`'s.
 
 from __future__ import annotations
 
-import binascii
 from base64 import b64decode
 from collections.abc import Iterator
 from typing import Final
@@ -36,7 +35,7 @@ def verified(statement: bytes, key: str) -> int:
     """Say whether `key` (base64) signed it, and what it says; the exit status. Raises UsageError."""
     try:
         octets = b64decode(key, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:
         remedy = "It is 44 characters of base64, from a statement at the start."
         raise UsageError(f"{key!r} is no key.", remedy) from error
     try:

@@ -206,6 +206,8 @@ def test_what_is_suggested_does_allow_it(policy: Path, tmp_path: Path) -> None:
         ("tcp://a.example:99999", "needs a port"),
         ("tcp://a..example:1", "neither an address nor a name"),
         ("dns:a.example/FOO", "no DNS type"),
+        ("dns:a.example/²", "no DNS type"),
+        ("dns:a.example/999999", "no DNS type"),
         ("tcp://a.example:1 --address x", "no address"),
         ("tcp://a.example:1 --user nobody-is-called-so", "No user is called"),
         ("dns:a.example --repo x", "OWNER/NAME"),

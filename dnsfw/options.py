@@ -85,7 +85,7 @@ _COMMON = (
     click.option("--octets-a-job", type=_COUNT, metavar="N", help="The same while the guard lives. Default: 16384."),
     REPO,
     click.option("-q", "--quiet", is_flag=True, help="No summary at the end."),
-    click.option("--config", type=ANY_FILE, metavar="FILE",
+    click.option("--config", type=click.Path(path_type=Path, dir_okay=False, exists=True), metavar="FILE",
                  help="The machine's configuration. Default: /etc/dnsfw/config.toml, if it is there."),
 )  # fmt: skip
 _OF_HOSTS = (

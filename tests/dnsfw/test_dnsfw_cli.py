@@ -41,6 +41,7 @@ def test_help_and_version() -> None:
         (["run", "--upstream", "192.0.2.1:0", "--", "true"], "'0' is not a port"),
         (["run", "--upstream", "2001:db8::1:53x", "--", "true"], "is not an IP address"),
         (["selftest", "--junit", "/no/such/folder/junit.xml"], "No such file or directory"),
+        (["run", "--config", "/no/such/config.toml", "--", "true"], "does not exist"),
         (["report", "--verify", "é"], "is no key"),
         (["nonsense"], "No such command"),
         (["up", "extra"], "unexpected extra argument"),

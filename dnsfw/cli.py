@@ -44,7 +44,7 @@ def main() -> None:
     """A DNS-first egress firewall: a program reaches the hosts that a policy names, and nothing else.
 
     \b
-    Try it:       dnsfw demo
+    Try it:       sudo dnsfw demo
     One command:  sudo dnsfw run --policy dnsfw.policy -- npm ci
     First look:   sudo dnsfw run --audit -- npm ci
 

@@ -196,7 +196,7 @@ def report(guard: str, form: str | None, verify: str | None) -> None:
     _tell(statements.shown(answer.statement, form or "text"))
 
 
-@click.command(short_help="Give the user whom lockdown took sudo from it back, or take it again.")
+@click.command(short_help="Give back the sudo that lockdown took, or take it.")
 @click.argument("state", type=click.Choice(["on", "off"]))
 @_GUARD
 @_TOKEN

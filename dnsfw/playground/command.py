@@ -12,7 +12,7 @@ import click
 _NOBODY = 65534
 
 
-@click.command("demo", short_help="See a malicious package try its ways out, on a tiny internet.")
+@click.command("demo", short_help="See a malicious package try its ways out.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def demo_command(*, as_json: bool) -> None:
     """Watch a malicious package try its ways out, unguarded and guarded.

@@ -15,7 +15,7 @@ import click
 @click.command("selftest", short_help="Try to get past the guard of this machine.")
 @click.option("--run", "in_run", is_flag=True, help="Try a throw-away `dnsfw run`, even if this host is guarded.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-@click.option("--junit", type=click.File("w", "utf-8", lazy=False), help="Write it to this file as JUnit XML.")
+@click.option("--junit", type=click.File("w", "utf-8", lazy=False), metavar="FILE", help="Write it there as JUnit XML.")
 def selftest_command(*, in_run: bool, as_json: bool, junit: TextIO | None) -> None:
     """Try some sixty ways out, and see which arrive.
 

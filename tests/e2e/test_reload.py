@@ -151,6 +151,12 @@ def test_a_refusal_stands_in_the_journal(up: Up) -> None:
     assert "1 mistake" in refused["reason"]
 
 
+def test_rules_with_urls_for_another_host_want_another_start(up: Up) -> None:
+    """The proxy's authority is for the hosts that it was made for."""
+    assert "Rules with URLs for api.example need another proxy" in up.reload(f"{NAME}https://api.example/*\n")
+    assert not up.resolves(atlas.ALLOWED_NAME)
+
+
 def test_a_policy_that_cannot_be_read_is_refused(up: Up) -> None:
     up.policy.unlink()
     up.process.send_signal(signal.SIGHUP)

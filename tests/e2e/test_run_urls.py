@@ -19,6 +19,7 @@ pytestmark = pytest.mark.kernel
 
 SITE, BESIDE = atlas.SHARED_NAME, atlas.EVIL_SHARED_NAME  # two names of one address
 POLICY = f"https://{SITE}/open/*\nPOST https://{SITE}/sink\nhttp://{SITE}/open/*\n{BESIDE}\n"
+POLICY += f"https://{SITE}/wget/* exe=/usr/bin/wget\n"
 _SHOWN = """
 import hashlib, socket, ssl, sys
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -37,6 +38,8 @@ ask https://{SITE}/shut
 ask -X DELETE https://{SITE}/open/x
 ask --path-as-is https://{SITE}/open/../shut
 ask https://{SITE}/open/x -H 'Host: {BESIDE}'
+ask https://{SITE}/wget/x
+wget -q -O /dev/null https://{SITE}/wget/x && printf 'wget '
 ask --cacert "$1" --capath /nonexistent https://{SITE}/open/x 2>/dev/null
 echo
 /usr/bin/python3 -c "$2" {SITE} {BESIDE}
@@ -67,7 +70,7 @@ def ran(world: Playground, tmp_path_factory: pytest.TempPathFactory) -> Ran:
 
 
 def test_what_the_rules_allow_passes_and_the_rest_is_told(ran: Ran) -> None:
-    assert ran.lines[0].split() == ["200", "200", "200", "200", "403", "403", "403", "403", "000", "(60)"]
+    assert ran.lines[0].split() == ["200"] * 4 + ["403"] * 5 + ["wget", "000", "(60)"]
 
 
 def test_a_host_rule_at_the_same_address_is_not_decrypted(ran: Ran, world: Playground) -> None:
@@ -93,9 +96,17 @@ def test_the_journal_has_each_request_its_owner_and_its_rule_and_no_query(ran: R
         ("DELETE", "/open/x", "method"),
         ("GET", "/open/../shut", "malformed"),
         ("GET", "/open/x", "no-binding"),
+        ("GET", "/wget/x", "path"),
+        ("GET", "/wget/x", "allow-rule"),
     ]
-    assert all(record["owner"]["exe"].endswith("curl") for record in requests)
+    assert {record["owner"]["exe"] for record in requests[:-1]} == {"/usr/bin/curl"}
     assert "hush" not in json.dumps(ran.records)
+
+
+def test_a_url_for_one_program_is_denied_to_another(ran: Ran) -> None:
+    asked = [record for record in ran.records if record["subject"].get("path") == "/wget/x"]
+    answers = [(record["owner"]["exe"], record["decision"]) for record in asked]
+    assert answers == [("/usr/bin/curl", "deny"), ("/usr/bin/wget", "allow")]
 
 
 def test_the_summary_says_what_to_add(ran: Ran) -> None:

@@ -14,6 +14,7 @@ INSPECTED = (
     "api.example",
     "py.example",
     "wrong.example",
+    "misnamed.example",
     "lax.example",
     "mutual.example",
     "old.example",
@@ -36,6 +37,7 @@ GET|POST|PUT https://py.example/sink
 POST https://py.example/trailers
 GET http://py.example/*
 https://wrong.example/*
+https://misnamed.example/*
 https://lax.example/* insecure
 https://mutual.example/*
 https://old.example/*
@@ -50,8 +52,8 @@ https://kept.example/*
 def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
     """With nginx in it."""
     directory = tmp_path_factory.mktemp("bed")
-    trusted = {name: at for name, at in HOSTS.items() if name not in {"wrong.example", "lax.example"}}
-    certificates(directory, trusted)
+    vouched_for = HOSTS.keys() - {"wrong.example", "lax.example", "misnamed.example"}
+    certificates(directory, {name: HOSTS[name] for name in sorted(vouched_for)})
     (directory / "wrong").mkdir()
     wrong = make_certificates(directory / "wrong", ["DNS:wrong.example", "DNS:lax.example"])
     wrong.chain.rename(directory / "wrong.pem")

@@ -1,7 +1,7 @@
 """The real servers of a bed: nginx, and a Python server that does what nginx doesn't.
 
 Law: outside, on the bed's addresses; certificates from the bed's directory. nginx tells what it understood; the Python
-server, what it received.
+server, what it received, by way of nginx too (/sink).
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ http {{
     listen {v4}:80 default_server; listen [{v6}]:80 default_server;
     location / {{ default_type text/plain; return 200 "$host|$uri\n"; }}
     location /files/ {{ root {d}/www; }}
+    location = /sink {{ proxy_pass http://{py}; proxy_http_version 1.1; proxy_request_buffering off; }}
     location /moved {{ return 302 /secret; }}
     location /trailer/ {{ root {d}/www; add_trailer X-Sum 42; }}
   }}
@@ -53,7 +54,7 @@ http {{
 def nginx(bed: Bed) -> Iterator[None]:
     """Answers with the host and the path that it understood; files of `www` below /files/."""
     file = bed.directory / "nginx.conf"
-    file.write_text(_NGINX.format(d=bed.directory, v4=NGINX[4], v6=NGINX[6], old=OLD[4]))
+    file.write_text(_NGINX.format(d=bed.directory, v4=NGINX[4], v6=NGINX[6], old=OLD[4], py=PYTHON[4]))
     program = features.nginx()
     assert program is not None
     log = bed.directory / "nginx.log"

@@ -57,9 +57,10 @@ def test_a_large_download_is_not_kept(bed: Bed, large: Path, http: str) -> None:
     assert int(done.stdout) == LARGE
 
 
-def test_a_large_upload_is_not_kept(bed: Bed, origin: Origin, large: Path) -> None:
+@pytest.mark.parametrize(("http", "host"), [("--http1.1", "py.example"), ("--http2", "api.example")])
+def test_a_large_upload_is_not_kept(bed: Bed, origin: Origin, large: Path, http: str, host: str) -> None:
     with hardly_grown(bed):
-        assert bed.curl("-T", str(large), "-X", "PUT", "https://py.example/sink").stdout == b"%d\n" % LARGE
+        assert bed.curl(http, "-T", str(large), f"https://{host}/sink").stdout == b"%d\n" % LARGE
 
 
 @VERSIONS

@@ -16,6 +16,7 @@ from tests.proxy.servers import Origin
 
 pytestmark = pytest.mark.kernel("root", "netns", "nft", "nginx")
 
+WEBSOCKET = ("Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: eA==")
 VERSIONS = pytest.mark.parametrize("http", ["--http1.1", "--http2"])
 
 
@@ -88,15 +89,20 @@ def test_server_sent_events_come_as_they_are_sent(bed: Bed, origin: Origin) -> N
             seen += client.recv(4096)
 
 
-@pytest.mark.parametrize("path", ["/socket"])
-def test_a_websocket_s_octets_pass_both_ways(bed: Bed, origin: Origin, path: str) -> None:
-    upgrade = ("Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: eA==")
+def test_a_websocket_s_octets_pass_both_ways(bed: Bed, origin: Origin) -> None:
     with talk(bed, PYTHON, "py.example") as client:
-        status, _ = answered(client, get(path, "py.example", *upgrade))
+        status, _ = answered(client, get("/socket", "py.example", *WEBSOCKET))
         assert status == b"HTTP/1.1 101 Switching Protocols"
         for word in (b"one", b"two"):
             client.sendall(word)
             assert client.recv(100) == word.upper()
+
+
+def test_a_websocket_wants_a_rule_like_any_request(bed: Bed) -> None:
+    with talk(bed, NGINX, "api.example") as client:
+        status, body = answered(client, get("/secret", "api.example", *WEBSOCKET))
+        assert b"403" in status
+        assert b"dnsfw: denied: GET https://api.example/secret" in body
 
 
 def test_an_upgrade_to_http2_stays_with_what_can_be_judged(bed: Bed, origin: Origin) -> None:

@@ -102,6 +102,14 @@ def test_a_server_that_nobody_vouches_for_is_not_talked_to(bed: Bed) -> None:
     assert bed.wait_for_denial(since).decision.reason is Reason.UNTRUSTED
 
 
+def test_a_server_that_is_vouched_for_under_other_names_is_not_talked_to(bed: Bed) -> None:
+    since = len(bed.entries)
+    done = bed.curl("-w", "%{http_code}", "https://misnamed.example/")
+    assert b"hostname mismatch" in done.stdout.lower()
+    assert done.stdout.endswith(b"502")
+    assert bed.wait_for_denial(since).decision.reason is Reason.UNTRUSTED
+
+
 def test_insecure_is_for_the_host_whose_rule_says_so(bed: Bed) -> None:
     assert bed.curl("https://lax.example/").stdout == b"wrong\n"
 

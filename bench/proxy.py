@@ -19,7 +19,7 @@ from statistics import median
 from bench.bed import Bed, BenchError
 from bench.figure import Figure, at_least, at_most, number
 from bench.memory import family
-from dnsfw.place import PROXY_USER
+from dnsfw.place import proxy_user
 from dnsfw.playground import atlas
 
 _ROUNDS = 3
@@ -169,6 +169,6 @@ def _peak(pid: int) -> float:
     for member in family(pid):
         status = Path(f"/proc/{member}/status").read_text("utf-8")
         fields = dict(line.split(":", 1) for line in status.splitlines())
-        if fields["Uid"].split()[0] == str(PROXY_USER.uid):
+        if fields["Uid"].split()[0] == str(proxy_user().uid):
             return int(fields["VmHWM"].split()[0]) / 1024
     raise BenchError("there is no proxy")

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from dnsfw import calls, namespaces, seccomp
-from dnsfw.place import PROXY_USER
+from dnsfw.place import proxy_user
 from dnsfw.privilege import become, undumpable
 
 ROOTS = Path("/roots.pem")  # where the proxy finds the authorities that it verifies servers against
@@ -26,6 +26,7 @@ def confine(roots: bytes, directory: Path) -> None:
 
     Wants root and one thread. Python's library stays in sight, as it is loaded in part when it is used. Raises OSError.
     """
+    user = proxy_user()  # while there is an /etc/passwd
     namespaces.private_mounts()
     with namespaces.narrowed_root(str(directory)):
         (directory / ROOTS.name).write_bytes(roots)
@@ -37,7 +38,7 @@ def confine(roots: bytes, directory: Path) -> None:
     _limit(resource.RLIMIT_DATA, _MEMORY)
     _limit(resource.RLIMIT_FSIZE, 0)
     _limit(resource.RLIMIT_CORE, 0)
-    become(PROXY_USER)
+    become(user)
     undumpable()
 
 

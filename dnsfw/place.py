@@ -1,6 +1,6 @@
 """What is guarded, how, and by whom: what a supervisor decides before its first engine, and every engine is told.
 
-Law: values, and the engine's user, who is looked up here.
+Law: values, and the users of the engine and the proxy, who are looked up here.
 """
 
 from __future__ import annotations
@@ -107,10 +107,19 @@ class EngineConfig:
 def engine_user() -> User:
     """The system user `dnsfw`, where one was made (`dnsfw install-service`); else one without an account. A person's
     account of that name is not meant: under `up` the engine's packets are not judged."""
+    return _account_of(ENGINE_USER)
+
+
+def proxy_user() -> User:
+    """The system user `dnsfw-proxy`, likewise."""
+    return _account_of(PROXY_USER)
+
+
+def _account_of(user: User) -> User:
     try:
-        entry = pwd.getpwnam(ENGINE_USER.name)
+        entry = pwd.getpwnam(user.name)
     except KeyError:
-        return ENGINE_USER
+        return user
     if entry.pw_uid not in _SYSTEM_USERS:
-        return ENGINE_USER
+        return user
     return User(entry.pw_uid, entry.pw_gid, (), entry.pw_name, entry.pw_dir, entry.pw_shell)

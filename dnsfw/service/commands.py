@@ -15,7 +15,7 @@ from dnsfw.errors import SetupError
 
 @click.command("install-service", short_help="Make dnsfw a service of this host's systemd.")
 def install_service() -> None:
-    """Make what `dnsfw up` needs as a service: its user, a unit for systemd, a first configuration in /etc/dnsfw.
+    """Make what `dnsfw up` needs as a service: its users, a unit for systemd, a first configuration in /etc/dnsfw.
 
     Nothing is started. Called again it brings the unit up to date, and leaves your own files alone.
 
@@ -30,7 +30,7 @@ def install_service() -> None:
 
 @click.command("uninstall-service", short_help="Remove that service.")
 def uninstall_service() -> None:
-    """End the service and remove its unit and its user. Your files in /etc/dnsfw, and the journals, stay.
+    """End the service and remove its unit and its users. Your files in /etc/dnsfw, and the journals, stay.
 
     \b
     Exit status: 0; 125 if something can't be removed.

@@ -16,7 +16,7 @@ from pathlib import Path
 from dnsfw import config
 from dnsfw.custody import replaceable
 from dnsfw.errors import SetupError
-from dnsfw.place import ENGINE_USER
+from dnsfw.place import ENGINE_USER, PROXY_USER
 from dnsfw.policies import Surroundings, valid_policy
 from dnsfw.privilege import ROOT
 from policy import Key, Kind, Rule
@@ -26,6 +26,7 @@ _UNIT = Path("etc/systemd/system/dnsfw.service")
 _DROP_INS = Path("etc/systemd/system/dnsfw.service.d")
 _SETTINGS = Path("etc/dnsfw")
 _POLICY = "dnsfw.policy"
+_ACCOUNTS = (ENGINE_USER.name, PROXY_USER.name)
 _MORE = ("lockdown.conf", "policy.conf")  # drop-ins for what few hosts want
 _FIRST_POLICY = """\
 # What may leave this host: a rule a line. Nothing is allowed yet.
@@ -41,7 +42,7 @@ file = "/var/log/dnsfw/journal.jsonl"
 
 
 def install(root: Path = Path("/"), executable: Path | None = None) -> Iterator[str]:
-    """Make the engine's account, the unit, and a first configuration; a sentence for each thing that was made.
+    """Make engine's and proxy's accounts, the unit, and a first configuration; a sentence for each thing that was made.
 
     Raises SetupError where root would start a program that somebody else can change.
     """
@@ -52,8 +53,9 @@ def install(root: Path = Path("/"), executable: Path | None = None) -> Iterator[
             f"Root would start a program at boot that others can change: {who}.",
             "Install dnsfw where only root can write: sudo python3 -m venv /opt/dnsfw, and pip install into it.",
         )
-    if _make_user(root):
-        yield f"made the user {ENGINE_USER.name}"
+    for account in _ACCOUNTS:
+        if _make_user(root, account):
+            yield f"made the user {account}"
     for name, text in ((_POLICY, _FIRST_POLICY), ("config.toml", _FIRST_CONFIG)):
         if _write(root / _SETTINGS / name, text, anew=False):
             yield f"wrote /{_SETTINGS / name}: look at it before anything else"
@@ -84,11 +86,12 @@ def uninstall(root: Path = Path("/")) -> Iterator[str]:
     if drop_ins.is_dir() and not any(drop_ins.iterdir()):
         drop_ins.rmdir()
     _systemctl(root, "daemon-reload")
-    if _is_listed(root / "etc/passwd"):
-        _run("userdel", "--prefix", str(root), ENGINE_USER.name)
-        if _is_listed(root / "etc/group"):  # userdel removes it too, where login.defs(5) says so
-            _run("groupdel", "--prefix", str(root), ENGINE_USER.name)
-        yield f"removed the user {ENGINE_USER.name}"
+    for account in _ACCOUNTS:
+        if _is_listed(account, root / "etc/passwd"):
+            _run("userdel", "--prefix", str(root), account)
+            if _is_listed(account, root / "etc/group"):  # userdel removes it too, where login.defs(5) says so
+                _run("groupdel", "--prefix", str(root), account)
+            yield f"removed the user {account}"
     if (root / _SETTINGS).exists():
         yield f"left /{_SETTINGS}, which is yours"
 
@@ -101,18 +104,18 @@ def _own_program() -> Path:
     return program
 
 
-def _make_user(root: Path) -> bool:
-    if _is_listed(root / "etc/passwd"):
+def _make_user(root: Path, name: str) -> bool:
+    if _is_listed(name, root / "etc/passwd"):
         return False
     options = ("--system", "--user-group", "--no-create-home", "--home-dir", "/", "--shell", "/usr/sbin/nologin")
-    _run("useradd", "--prefix", str(root), *options, ENGINE_USER.name)
+    _run("useradd", "--prefix", str(root), *options, name)
     return True
 
 
-def _is_listed(accounts: Path) -> bool:
-    """Is our name in passwd(5) or group(5)?"""
+def _is_listed(name: str, accounts: Path) -> bool:
+    """Is it in passwd(5) or group(5)?"""
     return accounts.exists() and any(
-        line.startswith(f"{ENGINE_USER.name}:") for line in accounts.read_text(encoding="utf-8").splitlines()
+        line.startswith(f"{name}:") for line in accounts.read_text(encoding="utf-8").splitlines()
     )
 
 

@@ -38,14 +38,15 @@ def files(root: Path) -> dict[str, str]:
 
 
 @pytest.mark.kernel("root")
-def test_installing_makes_user_unit_and_settings_once_and_removing_takes_them_away(host: Path) -> None:
+def test_installing_makes_users_unit_and_settings_once_and_removing_takes_them_away(host: Path) -> None:
     machine = Path("/etc/passwd").read_text()
     before = files(host)
     said = list(install(host, PROGRAM))
     made = files(host)
-    entry = re.search(r"^dnsfw:x:(\d+):(\d+):.*:/:/usr/sbin/nologin$", made["etc/passwd"], re.MULTILINE)
-    assert entry is not None
-    assert 1 <= int(entry[1]) <= 999
+    entries = re.findall(r"^(dnsfw\S*?):x:(\d+):\d+:.*:/:/usr/sbin/nologin$", made["etc/passwd"], re.MULTILINE)
+    assert [name for name, _ in entries] == ["dnsfw", "dnsfw-proxy"]
+    assert all(1 <= int(uid) <= 999 for _, uid in entries)
+    assert len(set(entries)) == len({uid for _, uid in entries})
     assert "ExecStart=/bin/true up --quiet\n" in made[UNIT]
     assert LOCKDOWN not in made
     assert any("enable" in sentence or "systemd does not run" in sentence for sentence in said)

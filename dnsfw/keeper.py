@@ -44,17 +44,20 @@ _LARGEST = 16 << 20  # octets of a bundle that a variable names
 @dataclass(frozen=True, slots=True)
 class KeeperConfig:
     """`hosts` are the names that are inspected, `listeners` the proxies' sockets, `engine` and `supervisor` our ends of
-    the conversations."""
+    the conversations; `before` is the death of the keeper before this one, if that is why there is another."""
 
     hosts: tuple[str, ...]
     listeners: tuple[socket.socket, ...]
     engine: Channel
     supervisor: Channel
     place: Place
+    before: Life | None = None
 
 
 def keep(config: KeeperConfig) -> int:
     """A keeper's whole life; its exit status if it can't begin."""
+    if config.before is not None:
+        _tell(config.engine, Turned(config.before))
     try:
         authority, serving = _prepare(config)
     except (AuthorityError, trust.TrustError, OSError) as error:

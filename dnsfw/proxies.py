@@ -10,13 +10,14 @@ import errno
 import socket
 from contextlib import ExitStack
 from functools import partial
-from time import monotonic
+from time import monotonic, time
 from types import TracebackType
 from typing import Self
 
 from dnsfw import child
 from dnsfw.channel import Channel, Failed, Serving, channel_pair
 from dnsfw.errors import SetupError
+from dnsfw.lifecycle import Life, Turn
 from dnsfw.namespaces import children_in_new_pid_namespace
 from dnsfw.place import Place
 from dnsfw.restarts import Restarts
@@ -39,6 +40,7 @@ class Proxy:
         self._place = place
         self._engine = engine
         self._restarts = Restarts()
+        self._death: Life | None = None  # the last keeper's, for the next one to tell
         with place.inside():
             self._listeners = _listeners()
         self.port = int(self._listeners[0].getsockname()[1])
@@ -46,11 +48,12 @@ class Proxy:
 
     def _begin(self) -> None:
         self._channel, theirs = channel_pair()
-        work = partial(_live, self.hosts, self._listeners, (self._engine, theirs), self._place)
+        work = partial(_live, self.hosts, self._listeners, (self._engine, theirs), self._place, self._death)
         kept = [theirs.fileno(), self._engine.fileno(), *(one.fileno() for one in self._listeners)]
         with children_in_new_pid_namespace():
             self._process = child.fork(work, kept)
         theirs.close()
+        self._death = None
         self._channel.signal_when_readable()
         self._began = monotonic()
         self._restarts.started(self._began)
@@ -82,6 +85,7 @@ class Proxy:
         if how is not None:
             self._channel.close()
             self._restarts.died(how, monotonic())
+            self._death = Life(Turn.DIED, time(), "proxy", f"{how}, with its keeper")
             complain(f"the proxy's keeper died ({how}); URL rules deny until there is another.")
             return None
         if monotonic() - self._began > _RENEWED_AFTER:
@@ -113,12 +117,16 @@ class Proxy:
 
 
 def _live(
-    hosts: tuple[str, ...], listeners: tuple[socket.socket, ...], conversations: tuple[Channel, Channel], place: Place
+    hosts: tuple[str, ...],
+    listeners: tuple[socket.socket, ...],
+    conversations: tuple[Channel, Channel],
+    place: Place,
+    before: Life | None,
 ) -> int:
     # Imported by the keeper alone: the supervisor stays small.
     from dnsfw.keeper import KeeperConfig, keep  # noqa: PLC0415
 
-    return keep(KeeperConfig(hosts, listeners, *conversations, place))
+    return keep(KeeperConfig(hosts, listeners, *conversations, place, before))
 
 
 def _listeners() -> tuple[socket.socket, ...]:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -120,6 +121,11 @@ def test_it_has_nothing_open_but_sockets(inside: Inside) -> None:
     assert held <= {"socket", "anon_inode", "/dev/null"}
 
 
+def proxys_turns(journal: Path) -> list[dict[str, Any]]:
+    told = [json.loads(line) for line in journal.read_text().splitlines()]
+    return [line for line in told if line.get("what") == "proxy"]
+
+
 def returns(inside: Inside, within: float) -> bool:
     began = time.monotonic()
     while inside.fetch(OPEN)["outcome"] != "200":
@@ -144,8 +150,8 @@ def test_it_dies_alone_and_comes_back(laptop: Laptop) -> None:
         _, errors = inside.leave()
     assert "the proxy that does that is not there just now" in errors
     assert "the proxy died once, of signal 9 (SIGKILL)" in errors
+    assert [turn["life"] for turn in proxys_turns(journal)] == ["started", "died", "restarted"]
     told = [json.loads(line) for line in journal.read_text().splitlines()]
-    assert [line["life"] for line in told if line.get("what") == "proxy"] == ["started", "died", "restarted"]
     assert [line["decision"] for line in told if line.get("reason") == "proxy"][:1] == ["deny"]
 
 
@@ -161,13 +167,17 @@ def test_ten_deaths_and_it_is_still_back_in_time(inside: Inside) -> None:
 
 def test_another_keeper_takes_the_place_of_one_that_died(laptop: Laptop) -> None:
     """With another authority: whoever looks for it then finds it where the first one was."""
-    with laptop.agent(POLICY) as inside:
+    journal = laptop.directory / "another-keepers-journal"
+    with laptop.agent(POLICY, "--journal", str(journal)) as inside:
         kill(keeper(inside))
         while inside.fetch(OPEN)["outcome"] != "ECONNREFUSED":
             pass
         assert inside.fetch(f"https://{OTHER}/")["outcome"] == "200"
         assert returns(inside, within=10)
         assert inside.leave()[1].startswith("dnsfw: the proxy's keeper died (signal 9 (SIGKILL))")
+    told = proxys_turns(journal)
+    assert [turn["life"] for turn in told] == ["started", "died", "started"]
+    assert told[1]["reason"] == "signal 9 (SIGKILL), with its keeper"
 
 
 def test_the_end_waits_for_no_proxy(laptop: Laptop) -> None:

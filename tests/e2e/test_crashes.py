@@ -1,6 +1,7 @@
 """SIGKILL of a guard's processes in turn, under traffic: nothing denied leaves, nothing allowed breaks.
 
-Six rounds; DNSFW_CRASHES=50 makes them more. The proxy's deaths are in test_run_proxy_life.py.
+Six rounds; DNSFW_CRASHES=50 makes them more. What a proxy's death means for its own clients is in
+test_run_proxy_life.py.
 """
 
 from __future__ import annotations
@@ -10,25 +11,34 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from itertools import cycle, islice
 from pathlib import Path
 from typing import IO
 
 import pytest
 
+from dnsfw.place import engine_user, proxy_user
 from dnsfw.playground import atlas
 from dnsfw.playground.world import Playground, Setting
-from tests.e2e.traffic import AGAIN, SIEGE, STEADY
+from tests.e2e.traffic import AGAIN, KNOCK, SIEGE, STEADY
 
 pytestmark = pytest.mark.kernel
 
 ROUNDS = int(os.environ.get("DNSFW_CRASHES", "6"))
-POLICY = f"{atlas.ALLOWED_NAME}:{atlas.ECHO_PORT}\n{atlas.ALLOWED.v4}:{atlas.ECHO_PORT}\n"
+INSPECTED_PORT = 8443  # where that host's neighbour would hear what got through
+POLICY = f"""\
+{atlas.ALLOWED_NAME}:{atlas.ECHO_PORT}
+{atlas.ALLOWED.v4}:{atlas.ECHO_PORT}
+https://{atlas.SHARED_NAME}:{INSPECTED_PORT}/open/*
+"""
 TOKEN = "c0ffee15"
 BACK_WITHIN = 30.0  # seconds, to the next new connection on a busy machine; bench/daemon.py has the figure
+THERE_WITHIN = 10.0  # seconds, for a process that is to be killed
 EVIL = [address for place in atlas.EVIL_PLACES for address in place.addresses]
+CLOSED = {*EVIL, *atlas.SHARED.addresses}
 
 
 class Host:
@@ -41,13 +51,21 @@ class Host:
 
     def up(self) -> subprocess.Popen[str]:
         self.guard = self.laptop.popen(self._command, stderr=subprocess.PIPE, text=True)
-        said = hear(self.guard.stderr)
-        assert "guarding this host" in said, said
+        said = ""
+        while "guarding this host" not in said:
+            said = hear(self.guard.stderr)
+            assert said, "it ended"
         return self.guard
 
     def kill_the_engine(self) -> None:
-        (engine,) = Path(f"/proc/{self.guard.pid}/task/{self.guard.pid}/children").read_text().split()
-        kill(int(engine))
+        kill(child(self.guard.pid, engine_user().uid))
+
+    def kill_the_keeper(self) -> None:
+        """And its proxy with it."""
+        kill(child(self.guard.pid, proxy_user().uid))
+
+    def kill_the_proxy(self) -> None:
+        kill(child(child(self.guard.pid, proxy_user().uid), proxy_user().uid))
 
     def kill_the_supervisor(self) -> None:
         """And an administrator's next `up` takes over."""
@@ -59,6 +77,19 @@ class Host:
         self.guard.wait(5)
         if self.guard.stderr is not None:
             self.guard.stderr.close()
+
+
+def child(parent: int, uid: int) -> int:
+    """That user's, waiting for one that lives. Raises AssertionError."""
+    deadline = time.monotonic() + THERE_WITHIN
+    while time.monotonic() < deadline:
+        for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+            with suppress(FileNotFoundError, ProcessLookupError):  # buried meanwhile
+                status = Path(f"/proc/{pid}/status").read_text()
+                if f"\nUid:\t{uid}\t" in status and "\nState:\tZ" not in status:
+                    return int(pid)
+        time.sleep(0.01)
+    raise AssertionError(f"process {parent} has no child of user {uid}")
 
 
 def kill(pid: int) -> None:
@@ -106,23 +137,33 @@ class Traffic:
         self.process.communicate()
 
 
+@pytest.mark.timeout(60 + 5 * ROUNDS)
 def test_nothing_denied_leaves_and_nothing_allowed_breaks(host: Host) -> None:
     with ExitStack() as stack:
         traffic = {
             "siege": Traffic(host, SIEGE, f"{TOKEN}.{atlas.EVIL_ZONE}", *EVIL),
+            "knock": Traffic(host, KNOCK, atlas.SHARED_NAME, INSPECTED_PORT),
             "steady": Traffic(host, STEADY, atlas.ALLOWED.v4, atlas.ECHO_PORT),
             "again": Traffic(host, AGAIN, atlas.ALLOWED_NAME, atlas.ECHO_PORT),
         }
         for each in traffic.values():
             stack.callback(each.close)
+        deaths = [
+            host.kill_the_engine,
+            host.kill_the_proxy,
+            host.kill_the_engine,
+            host.kill_the_keeper,
+            host.kill_the_supervisor,
+        ]
         pauses = []
-        for die in islice(cycle([host.kill_the_engine, host.kill_the_engine, host.kill_the_supervisor]), ROUNDS):
+        for die in islice(cycle(deaths), ROUNDS):
             die()
             pauses.append(float(traffic["again"].ask()))
         assert int(traffic["steady"].ask()) > ROUNDS
         assert int(traffic["siege"].ask()) > 10 * ROUNDS
+        assert int(traffic["knock"].ask()) > ROUNDS  # a proxy took them
         arrived = host.laptop.arrivals()
-        assert not [each for each in arrived if each.destination[0] in EVIL]
+        assert not [each for each in arrived if each.destination[0] in CLOSED]
         assert not [each for each in arrived if each.carries(TOKEN.encode().hex())]
         assert [each for each in arrived if each.destination[0] == atlas.ALLOWED.v4]  # or nobody would have noticed
         assert max(pauses) < BACK_WITHIN, pauses

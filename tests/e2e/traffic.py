@@ -28,6 +28,20 @@ while not select.select([sys.stdin], [], [], 0.004)[0]:
 print(tries, flush=True)
 """
 
+# Connects anew all the time to where a proxy takes it, and says what no server may hear. Arguments: name, port.
+KNOCK = """
+import contextlib, select, socket, sys
+tries = 0
+print("begun", flush=True)
+while not select.select([sys.stdin], [], [], 0.02)[0]:
+    with contextlib.suppress(OSError):
+        address = socket.getaddrinfo(sys.argv[1], int(sys.argv[2]), socket.AF_INET, socket.SOCK_STREAM)[0][4]
+        with socket.create_connection(address, 0.1) as peer:
+            peer.sendall(b"denied")
+            tries += 1
+print(tries, flush=True)
+"""
+
 # One connection, on which it hears back what it says. Arguments: address, port. Prints how often, or what broke.
 STEADY = """
 import select, socket, sys

@@ -1,8 +1,8 @@
 """`python -m bench.daemon_day [DECISIONS]`: a day of steady load in a minute or two; does an engine's memory stay flat?
 
 The engine's own parts, composed as it composes them, without sockets: gate, budgets, bindings and their snapshot,
-tally, recent flows, journal. Names and addresses come and go, processes too. Prints resident megabytes as JSON: after
-a first tenth, which fills every table, and at the end.
+tally, recent flows, journal. Names and addresses come and go, processes too. Prints resident megabytes as JSON:
+at the start, and after each tenth of the day, whose first ones fill every table.
 """
 
 from __future__ import annotations

@@ -138,7 +138,11 @@ def stop(guard: str, token_file: Path | None) -> None:
 @_GUARD
 @_JSON
 def flows(guard: str, *, as_json: bool) -> None:
-    """Show the flows that a guard judged of late, the latest first: where to, by whom, and what was decided."""
+    """Show the flows that a guard judged of late, the latest first: where to, by whom, and what was decided.
+
+    \b
+    Exit status: 0; 125 if the guard does not answer.
+    """
     from dnsfw.control import report
     from dnsfw.control.messages import Flows, FlowsReport
 
@@ -153,7 +157,11 @@ def flows(guard: str, *, as_json: bool) -> None:
 @_GUARD
 @_JSON
 def bindings(guard: str, *, as_json: bool) -> None:
-    """Show the addresses that allowed names were resolved to, and for how much longer."""
+    """Show the addresses that allowed names were resolved to, and for how much longer.
+
+    \b
+    Exit status: 0; 125 if the guard does not answer.
+    """
     from dnsfw.control import report
     from dnsfw.control.messages import Bindings, BindingsReport
 
@@ -167,7 +175,11 @@ def bindings(guard: str, *, as_json: bool) -> None:
 @click.command(short_help="Show a guard's metrics for Prometheus.")
 @_GUARD
 def metrics(guard: str) -> None:
-    """Show a guard's metrics in Prometheus' text format (for a node exporter's textfile collector, say)."""
+    """Show a guard's metrics in Prometheus' text format (for a node exporter's textfile collector, say).
+
+    \b
+    Exit status: 0; 125 if the guard does not answer.
+    """
     from dnsfw.control.messages import Metrics, MetricsReport
 
     click.echo(_expect(MetricsReport, _ask(guard, Metrics())).text, nl=False)

@@ -29,6 +29,11 @@ def test_help_and_version() -> None:
         assert status in said.output
 
 
+@pytest.mark.parametrize("command", sorted(main.commands))
+def test_every_command_s_help_tells_its_exit_statuses(command: str) -> None:
+    assert "Exit status" in call(command, "--help").output
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -256,7 +256,7 @@ def test_a_journal_is_turned_over_by_the_supervisor(laptop: Playground, tmp_path
 
 
 def test_lockdown_holds_while_the_host_is_guarded(other: Playground, tmp_path: Path) -> None:
-    """S7. The laptop's mounts are its own, so /etc/sudoers is too, and the sysctl is of its own user namespace."""
+    """S7. The laptop's mounts are its own, so /etc/sudoers is too."""
     visudo = shutil.which("visudo")
     if visudo is None:
         pytest.skip("this machine lacks visudo")

@@ -22,11 +22,12 @@ _KEY: Final = Struct("=BHH")
 @dataclass(frozen=True, slots=True)
 class Admission:
     """The process that a flow was of, the names that its far end had, or the one that it said, and when: seconds of a
-    monotonic clock."""
+    monotonic clock. `inspected`: it was sent to the proxy."""
 
     owner: Owner | None
     names: tuple[str, ...]
     at: float
+    inspected: bool = False
 
 
 class Admitted:
@@ -39,13 +40,17 @@ class Admitted:
     def __len__(self) -> int:
         return len(self._table)
 
-    def note(self, flow: Flow, owner: Owner | None, names: tuple[str, ...], now: float) -> None:
+    def note(self, flow: Flow, admission: Admission) -> None:
         """In the place of what was noted for an earlier flow with the same ends."""
         key = _key(flow)
-        self._table[key] = Admission(owner, names, now)
+        self._table[key] = admission
         self._table.move_to_end(key)
         if len(self._table) > self._capacity:
             self._table.popitem(last=False)
+
+    def forget(self, flow: Flow) -> None:
+        """Another one begins that has the same ends."""
+        self._table.pop(_key(flow), None)
 
     def of(self, flow: Flow) -> Admission | None:
         return self._table.get(_key(flow))

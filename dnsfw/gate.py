@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import Any
 
-from dnsfw.admitted import SILENCE, Admitted
+from dnsfw.admitted import SILENCE, Admission, Admitted
 from dnsfw.records import Entry
 from policy import (
     Action,
@@ -94,6 +94,8 @@ class Gate:
         """May this flow start? PEEK: it may, and what its client says first is judged next. A connection is recorded in
         between, since its first packet leaves; a datagram isn't, since nothing leaves before it was judged."""
         owner, now = self.owner_of(flow), self.clock()
+        if flow.proto == Proto.TCP:
+            self.admitted.forget(flow)
         names = self._names(flow, owner, now)
         connection = Connection(flow, owner, names)
         decision = decide(self.policy, flow, owner, names, peek=True)
@@ -135,7 +137,8 @@ class Gate:
         decision = self._settle(entry)
         flow = connection.flow
         if decision.action not in (Action.DENY, Action.PEEK):
-            self.admitted.note(flow, connection.owner, connection.names, self.clock())
+            inspected = decision.action is Action.INSPECT
+            self.admitted.note(flow, Admission(connection.owner, connection.names, self.clock(), inspected))
         if flow.proto == Proto.UDP and decision.action is Action.ALLOW and self._depends_on_owner(decision):
             return Action.ONCE
         return decision.action
@@ -172,6 +175,11 @@ class Gate:
             return Connection(flow, self.owner_of(flow), self.bindings.names(flow.dst, self.clock()))
         return Connection(flow, known.owner, known.names)
 
+    def sent_to_proxy(self, flow: Flow) -> bool:
+        """Was it, by us?"""
+        known = self.admitted.of(flow)
+        return known is not None and known.inspected
+
     def greeted(self, connection: Connection, name: str | None) -> tuple[Entry, Connection]:
         """What becomes of a connection of the proxy's whose client wants TLS with this host; from here on it is that
         host's alone. Where its requests are to be looked into, there is nothing to record yet."""
@@ -179,7 +187,7 @@ class Gate:
         theirs = replace(connection, names=tuple(one for one in names if one == name))
         decision = greeted(self.policy, flow, owner, names, name)
         if decision.action is not Action.DENY:
-            self.admitted.note(flow, owner, theirs.names, self.clock())
+            self.admitted.note(flow, Admission(owner, theirs.names, self.clock(), self.sent_to_proxy(flow)))
         entry = Entry(flow, decision, owner, names, seen=Seen(Spoken.TLS, name))
         return (entry if decision.action is Action.INSPECT else self._settled(entry)), theirs
 

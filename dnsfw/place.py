@@ -42,7 +42,7 @@ class GuardOptions:
     refused: bool
     quiet: bool
     repo: str = ""
-    token: str = ""
+    token: str = field(default="", repr=False)
     rotation: Rotation = field(default_factory=Rotation)
     limits: Limits = field(default_factory=Limits)
     metrics_port: int = 0

@@ -83,7 +83,7 @@ class Conversation:
                 if len(self._connections) >= _MOST_CONNECTIONS or number in self._connections:
                     raise MessageError(f"connection {number} besides {len(self._connections)}")
                 flow = _flow(message)
-                if self._gate.admitted.of(flow) is not None:
+                if self._gate.sent_to_proxy(flow):
                     self._sent[number] = flow.dst, flow.dport
                 self._connections[number] = self._gate.accepted(flow)
             case messages.Closed(connection=number):

@@ -52,7 +52,11 @@ class Datagrams[C]:
         data = packet[header.start + _HEADER : header.total]
         known = self._quic.get(flow, now)
         if not looks_like_quic(data, flow.dport):
+            if flow in self.held:  # an answer would be for all that waits
+                return None
             return self._judge.named(case, _OTHER if known is None else known.seen)
+        if len(packet) < header.total:
+            return self._deny(flow, case, "a datagram that is too long to be looked at")
         if known is None:
             known = _Quic()
             self._quic.put(flow, known, now)

@@ -18,7 +18,7 @@ from netfilterqueue import NetfilterQueue, Packet
 from firewall.answers import Answer
 from firewall.marks import ONCE, OTHERS, Mark
 from firewall.packet import COPIED, PacketError, parse_packet
-from policy.values import Action, Flow
+from policy.values import Action, Flow, Proto
 
 _WAITING: Final = 4096  # packets in the kernel; more are dropped, and counted (firewall.overflow)
 _SOCKET_OCTETS: Final = 8 << 20  # room for all of them, each taking about 2 KiB of the kernel's bookkeeping
@@ -99,13 +99,17 @@ class Queue:
         try:
             flow = parse_packet(data)
             answer = self._judge(flow, data)
+            if answer.instead is not None:
+                packet.set_payload(answer.instead)
+            elif flow.proto == Proto.UDP and len(data) < COPIED:
+                # What leaves is what was judged: without a checksum, the kernel's packet may still be made of its
+                # sender's own memory (splice(2)). Where there is one, the kernel has copied all of it to sum it up.
+                packet.set_payload(data)
             if answer.action is None:
                 self._held.setdefault(flow, []).append(packet)
                 return None
             if self._held:
                 self.release(flow, Action.DENY if answer.fresh else answer.action)
-            if answer.instead is not None:
-                packet.set_payload(answer.instead)
             return _VERDICTS.get(answer.action, Mark.DENY)
         except PacketError as error:
             self._malformed(error, data)

@@ -7,7 +7,7 @@ and 19; RFC 9001 section 5; RFC 9369.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -25,6 +25,7 @@ _LONG: Final = 0x80
 _CONNECTION_ID_MOST: Final = 20
 _LEAST: Final = 1200  # octets of a datagram that opens a connection (RFC 9000 section 14.1)
 _KEYS_MOST: Final = 4  # connections tried on one flow at a time; a Retry makes the second (RFC 9000 section 17.2.5)
+_REPEATED: Final = 4096  # octets of a hello that may come again, since some of it may have been lost on its way
 # What Initial packets may have (RFC 9000 section 12.4).
 _PADDING, _PING, _ACK, _ACK_ECN, _CRYPTO, _CLOSE = 0x00, 0x01, 0x02, 0x03, 0x06, 0x1C
 
@@ -51,13 +52,16 @@ class _Packet:
 
 
 class _Connection:
-    """A connection that a client has begun: its keys, and what its handshake has said until that was whole."""
+    """A connection that a client has begun: its keys, and what its handshake has said until that was whole. From then
+    on, of the `size` octets of that, the first."""
 
-    __slots__ = ("keys", "opening")
+    __slots__ = ("keys", "opening", "said", "size")
 
     def __init__(self, keys: Keys) -> None:
         self.keys = keys
         self.opening: Opening | None = Opening(0)
+        self.said = b""
+        self.size = 0
 
 
 class Greetings:
@@ -65,17 +69,22 @@ class Greetings:
 
     def __init__(self) -> None:
         self._connections: dict[tuple[int, bytes], _Connection] = {}
+        self._heard: list[ClientHello] = []  # while another's hello isn't whole
 
     def add(self, datagram: bytes) -> list[ClientHello] | None:
-        """The hellos that are whole with this datagram; None while one that it has a part of isn't.
+        """The hellos that are whole with this datagram and were not before; None while one on this flow isn't, since
+        what is said of the flow is said of all that waits.
 
         An empty list: it belongs to what was said before. Raises QuicError, ClientHelloError and OpeningError.
         """
         initials = [self._opened(datagram, packet) for packet in _packets(datagram) if packet.initial]
         if not initials and all(connection.opening for connection in self._connections.values()):
             raise QuicError("no Initial packet has come before")
-        hellos = [hello for connection, frames in initials if (hello := _hear(connection, frames)) is not None]
-        return None if any(connection.opening for connection, _ in initials) else hellos
+        self._heard += [hello for connection, frames in initials if (hello := _hear(connection, frames)) is not None]
+        if any(connection.opening for connection in self._connections.values()):
+            return None
+        hellos, self._heard = self._heard, []
+        return hellos
 
     def _opened(self, datagram: bytes, packet: _Packet) -> tuple[_Connection, bytes]:
         """As its receiver would: by the connection id, for which the packet may be a connection's first; or as one more
@@ -102,7 +111,10 @@ class Greetings:
         if len(datagram) < _LEAST:
             raise QuicError(f"a connection that begins in {len(datagram)} octets")
         if len(self._connections) >= _KEYS_MOST:
-            del self._connections[next(iter(self._connections))]
+            oldest = next(iter(self._connections))
+            if self._connections[oldest].opening:
+                raise QuicError("too many connections that begin at a time")
+            del self._connections[oldest]
         self._connections[key] = connection
 
 
@@ -110,14 +122,24 @@ def _hear(connection: _Connection, frames: bytes) -> ClientHello | None:
     """The hello, if it is whole with these frames and was not before."""
     pieces = list(_handshake(frames))
     if connection.opening is None:
+        _compare(connection, pieces)
         return None
     said = b""
     for offset, data in pieces:
         said = connection.opening.add(offset, data)
     hello = read_handshake(said)
     if hello is not None:
-        connection.opening = None
+        connection.opening, connection.said, connection.size = None, said[:_REPEATED], len(said)
     return hello
+
+
+def _compare(connection: _Connection, pieces: Iterable[tuple[int, bytes]]) -> None:
+    """What was heard need not have arrived (its hop limit was low, its number was used before): then its receiver would
+    take the next version of it."""
+    for offset, data in pieces:
+        again = data[: max(0, connection.size - offset)]
+        if again != connection.said[offset : offset + len(again)]:
+            raise QuicError("two versions of the same octets")
 
 
 def _packets(datagram: bytes) -> Iterator[_Packet]:

@@ -7,7 +7,7 @@ missing equals nothing, another missing one least of all.
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from dnsfw.control.messages import Bindings, Flows, Health, Metrics, Question, Refused, Report, Status
@@ -27,7 +27,7 @@ class Access:
     """
 
     starter: int
-    token: str = ""
+    token: str = field(default="", repr=False)
 
     def refusal(self, question: Question, peer: int, token: str) -> Refused | None:
         """None if the peer with that uid may have its answer."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from dnsfw.admitted import SILENCE, Admitted
+from dnsfw.admitted import SILENCE, Admission, Admitted
 from dnsfw.gate import Gate
 from dnsfw.records import Entry
 from policy import Action, Bindings, Flow, Owner, Proto, Seen, Spoken, address
@@ -25,7 +25,7 @@ def numbered(number: int) -> Flow:
 def test_the_oldest_go_first_and_a_newer_flow_takes_an_older_one_s_place() -> None:
     admitted = Admitted(capacity=3)
     for number in (1, 2, 3, 1, 4):
-        admitted.note(numbered(number), None, (f"n{number}",), 0.0)
+        admitted.note(numbered(number), Admission(None, (f"n{number}",), 0.0))
     assert len(admitted) == 3
     assert [number for number in range(1, 5) if admitted.of(numbered(number))] == [1, 3, 4]
 
@@ -43,7 +43,7 @@ def test_the_oldest_go_first_and_a_newer_flow_takes_an_older_one_s_place() -> No
 )
 def test_a_flow_is_told_by_all_of_it(other: Flow) -> None:
     admitted = Admitted()
-    admitted.note(TCP, GIT, ("a.example",), 0.0)
+    admitted.note(TCP, Admission(GIT, ("a.example",), 0.0))
     assert admitted.of(other) is None
     assert admitted.of(replace(TCP)) is not None
 
@@ -94,6 +94,16 @@ def test_a_live_flow_is_judged_by_what_it_was_when_it_began(policy: str, action:
     world.entries.clear()
     assert gate.again(TCP) is action
     assert [entry.decision.action for entry in world.entries] == ([action] if action is Action.DENY else [])
+
+
+def test_a_connection_inherits_nothing_from_an_earlier_one_with_the_same_ends() -> None:
+    """Its client may have been silent for so long that the queue's table has forgotten it."""
+    world = World()
+    gate = world.gate(BOTH_NAMES)
+    gate.bindings.bind("a.example", [(THERE, 60.0)], world.now)
+    assert begun(gate, TCP) is Action.ALLOW
+    assert gate.open(TCP)[0] is Action.PEEK
+    assert gate.again(TCP) is Action.DENY
 
 
 def test_an_expired_binding_stops_new_flows_only() -> None:

@@ -152,3 +152,16 @@ def test_the_proxy_s_word_for_a_client_is_not_enough(gate: Gate) -> None:
     conversation = Conversation(gate)
     heard(conversation, messages.Hello(messages.VERSION), OPENED)
     assert not conversation.leads_to(THERE, 443)
+
+
+def test_nor_is_a_connection_that_never_was_the_proxy_s(gate: Gate) -> None:
+    """Whatever the proxy says of it afterwards."""
+    gate.adopt(parse("192.0.2.1\n", "p"))
+    flow = Flow(Proto.TCP, address("10.0.0.1"), 40_000, THERE, 443)
+    assert gate.open(flow)[0] is Action.ALLOW
+    conversation = Conversation(gate)
+    heard(conversation, messages.Hello(messages.VERSION), OPENED)
+    assert not conversation.leads_to(THERE, 443)
+    assert gate.greeted(gate.accepted(flow), None)[0].decision.action is Action.ALLOW
+    heard(conversation, messages.Closed(1), OPENED)
+    assert not conversation.leads_to(THERE, 443)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import mmap
+import os
 import select
 from socket import IPPROTO_ICMP as ICMP
+from socket import IPPROTO_UDP as UDP
 from socket import SOCK_RAW as RAW
+from socket import SOL_SOCKET
 
 import pytest
 
@@ -12,9 +16,24 @@ from firewall.answers import Answer
 from firewall.packet import PacketError
 from firewall.queue import Queue
 from policy.values import Action, Flow
-from tests.firewall.street import ALLOWED, KERNEL, PATIENCE, PLAN, QUEUE, STRANGER, Street, in_force, nothing_arrived
+from tests.firewall.street import (
+    ALLOWED,
+    BOTH,
+    KERNEL,
+    PATIENCE,
+    PLAN,
+    QUEUE,
+    STRANGER,
+    Street,
+    in_force,
+    nothing_arrived,
+)
 
 pytestmark = KERNEL
+
+# <asm-generic/socket.h>, <linux/udp.h>
+NO_CHECKSUM = (SOL_SOCKET, 11)
+NO_CHECKSUM_V6, NO_CHECKSUM_NEEDED_V6 = (UDP, 101), (UDP, 102)
 
 
 def allow(_flow: Flow, _packet: bytes) -> Answer:
@@ -104,6 +123,39 @@ def test_what_is_released_without_another_packet(street: Street) -> None:
         queue.release(flows[0], Action.ALLOW)
         assert sink.recv(10) == b"x"
         queue.release(flows[0], Action.ALLOW)  # twice is harmless
+
+
+@BOTH
+def test_what_leaves_is_what_was_judged(street: Street, version: int) -> None:
+    """A program can send a file that it changes while the packet waits."""
+    flows: list[Flow] = []
+
+    def hold(flow: Flow, _packet: bytes) -> Answer:
+        flows.append(flow)
+        return Answer(None)
+
+    with street.inside.namespace.entered():
+        queue = Queue(QUEUE, hold, unexpected, unexpected)
+    far = (STRANGER[version], ALLOWED)
+    with (
+        street.outside.receive(version, *far) as sink,
+        queue,
+        in_force(street.inside, PLAN),
+        street.inside.udp(version) as client,
+        open(os.memfd_create("words"), "r+b") as file,  # noqa: PTH123 - a descriptor, not a path
+    ):
+        file.truncate(mmap.PAGESIZE)
+        with mmap.mmap(file.fileno(), mmap.PAGESIZE) as words:
+            words[:4] = b"good"
+            client.setsockopt(*(NO_CHECKSUM if version == 4 else NO_CHECKSUM_V6), 1)
+            sink.setsockopt(*NO_CHECKSUM_NEEDED_V6, 1) if version == 6 else None
+            client.connect(far)
+            os.sendfile(client.fileno(), file.fileno(), 0, 4)
+            wait(queue)
+            queue.drain()
+            words[:4] = b"evil"
+            queue.release(flows[0], Action.ALLOW)
+            assert sink.recv(10) == b"good"
 
 
 def test_what_interrupts_us_denies_the_packet_in_hand(street: Street) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from firewall.clienthello import ClientHello, ClientHelloError
 from firewall.datagrams import Datagrams
 from firewall.opening import OpeningError
-from firewall.packet import parse_packet
+from firewall.packet import COPIED, parse_packet
 from firewall.quic import VERSION_1, VERSION_2, Greetings, QuicError, looks_like_quic
 from firewall.quickeys import client_keys
 from policy.values import Action, Seen, Spoken
@@ -224,6 +224,68 @@ def test_another_protocol_names_no_host() -> None:
     line = Line(port=123)
     assert line.send(b"\x23" + bytes(47)) is Action.ALLOW
     assert line.judge.told == [Seen(Spoken.OTHER, None)]
+
+
+def another(frames: bytes, connection: int, number: int = 0) -> bytes:
+    """Of another connection on the same flow."""
+    chosen = bytes([connection]) * 8
+    return initial(frames, number=number, destination=chosen, sealed=chosen)
+
+
+def test_a_hello_may_come_again_but_not_another_in_its_place() -> None:
+    """The first may never have arrived: its sender sets its hop limit."""
+    line = Line()
+    assert line.send(initial(crypto(HELLO))) is Action.ALLOW
+    assert line.send(initial(crypto(HELLO[300:], 300), number=1)) is Action.ALLOW
+    assert line.send(initial(crypto(OTHERS), number=2)) is Action.DENY
+    assert line.judge.problems == ["two versions of the same octets"]
+
+
+def test_of_a_long_hello_the_end_does_not_come_again() -> None:
+    greetings = Greetings()
+    long = message(body(names(NAME.encode()) + extension(21, bytes(5000))))
+    parts = [crypto(long[at : at + 1024], at) for at in range(0, len(long), 1024)]
+    heard = [greetings.add(initial(part, number=number)) for number, part in enumerate(parts)]
+    assert heard[-2:] == [None, [ClientHello(NAME)]]
+    assert greetings.add(initial(parts[3], number=10)) == []
+    with pytest.raises(QuicError, match="two versions"):
+        greetings.add(initial(parts[4], number=11))
+
+
+FREED = {
+    "another connection": another(crypto(HELLO), 1),
+    "a short header": b"\x40 short header",
+    "no Initial": handshake(),
+}
+
+
+@pytest.mark.parametrize("datagram", FREED.values(), ids=FREED)
+def test_what_waits_goes_on_by_no_other_s_name(datagram: bytes) -> None:
+    line = Line()
+    assert line.send(another(crypto(HELLO), 2)) is Action.ALLOW
+    assert line.send(initial(crypto(OTHERS[:50]))) is None
+    assert line.send(datagram) is None
+    assert line.send(initial(crypto(OTHERS[50:], 50), number=1)) is Action.DENY
+
+
+def test_a_name_that_waits_with_another_s_beginning_is_judged() -> None:
+    line = Line()
+    assert line.send(initial(crypto(OTHERS)) + another(crypto(HELLO[:500]), 1)) is None
+    assert line.send(another(crypto(HELLO[500:], 500), 1, number=1)) is Action.DENY
+
+
+def test_a_connection_whose_hello_is_not_whole_is_not_forgotten_for_others() -> None:
+    line = Line()
+    assert line.send(initial(crypto(OTHERS[:50]))) is None
+    heard = [line.send(another(crypto(HELLO), connection)) for connection in range(1, 5)]
+    assert heard == [None, None, None, Action.DENY]
+
+
+def test_all_of_a_datagram_is_looked_at_or_none_leaves() -> None:
+    line = Line()
+    packet = udp(initial(crypto(HELLO)) + bytes(COPIED))
+    assert line.table.answer(parse_packet(packet[:COPIED]), packet[:COPIED], 0.0) is Action.DENY
+    assert line.judge.problems == ["a datagram that is too long to be looked at"]
 
 
 def test_only_so_many_flows_wait() -> None:

@@ -34,11 +34,23 @@ take_packages() { # FROM TO
   done
 }
 
+# Who may write to a folder above can put another in PREFIX's place, unless it is sticky, as /tmp is.
+require_roots_alone() { # PREFIX
+  local folder=$1
+  while [ "$folder" != / ]; do
+    folder=$(dirname "$folder")
+    if [ -d "$folder" ] && [ -n "$(find "$folder" -maxdepth 0 \( ! -user 0 -o -perm /022 ! -perm -1000 \))" ]; then
+      fail "others than root may write to $folder: install below a folder that is root's alone, such as /var/lib"
+    fi
+  done
+}
+
 # PREFIX/bin/dnsfw is made last: where it is, all is.
 install() {
   prefix=$1 # not local: the trap reads it
   local cache=${2:-}
   [ "$(id -u)" = 0 ] || fail "only root may write to $prefix"
+  require_roots_alone "$prefix"
   [ ! -x "$prefix/bin/dnsfw" ] || return 0
   umask 022
   rm -rf "$prefix"
@@ -48,6 +60,7 @@ install() {
   cp -r --no-preserve=ownership "${rooms[@]}" requirements scripts pyproject.toml README.md LICENSE "$prefix/"
   if [ -n "$cache" ] && [ -d "$cache" ]; then
     cp -r --no-preserve=all "$cache" "$prefix/.cache" # root's own copy: its hashes are checked, then it is read again
+    find "$prefix/.cache" ! -type d ! -type f -delete # a link would lead to what is not
     take_packages "$prefix/.cache/packages" "$prefix/packages"
     export PIP_FIND_LINKS=$prefix/.cache/wheels PIP_NO_INDEX=1
   fi

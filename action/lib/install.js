@@ -25,7 +25,8 @@ export async function install(runner, place) {
     const found = await quietly(runner, () => restore(runner, place, folder));
     const script = join(place.source, "scripts/install.sh");
     const argv = ["bash", script, place.installed, ...(found ? [cache] : [])];
-    await asRoot(argv, { seconds: INSTALLED_WITHIN, watch: (text) => runner.write(text) });
+    const watch = (text) => runner.write(text); // names of what a cache holds, among others
+    await runner.quoting(() => asRoot(argv, { seconds: INSTALLED_WITHIN, watch }));
     if (!found) {
       await quietly(runner, () => save(runner, place, folder));
     }

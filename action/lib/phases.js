@@ -12,7 +12,8 @@ import { Results } from "./results.js";
 import { annotations, summary, verdict } from "./summary.js";
 import { zip } from "./zip.js";
 
-const UPLOADED_BY = 8_000; // milliseconds after the end began: with all other waits it comes to ten seconds
+const UPLOADED_BY = 8_000; // milliseconds after the end began; what is waited for after it is below two seconds
+const ROOTS = "/etc/ssl/certs/ca-certificates.crt"; // Debian's and Ubuntu's
 const ED25519 = Buffer.from("302a300506032b6570032100", "hex"); // before a key's octets: RFC 8410 section 4
 
 /** Before any step: all that can be done without the workspace. */
@@ -27,13 +28,34 @@ export async function begin(runner, place) {
   await install(runner, place); // again: a local action has no phase before this one
   const token = randomBytes(32).toString("hex");
   runner.mask(token);
+  runner.saveState("token", token); // before there is a guard: it can be stopped whatever becomes of this phase
   const key = await guard.start(place, inputs, runner.env.GITHUB_WORKSPACE ?? process.cwd(), token);
-  runner.saveState("token", token);
   runner.saveState("key", key);
+  runner.saveState("program", place.program); // later the sources may be others
+  runner.saveState("inputs", JSON.stringify(inputs)); // and every step may have set variables
   runner.output("token", token);
   runner.output("key", key);
+  haveTrusted(runner);
   const audit = inputs.mode === "audit" ? " (audit: nothing is denied)" : "";
   runner.say(`dnsfw guards this job${audit}. It signs with ${key}`);
+}
+
+/** Later steps' programs trust the guard's proxy, but where the job named roots itself. */
+function haveTrusted(runner) {
+  const variables = guard.trusting();
+  const own = variables.map(([name]) => name).filter((name) => runner.env[name]);
+  const made = variables.filter(([name]) => !own.includes(name));
+  made.forEach(([name, value]) => runner.variable(name, value));
+  runner.saveState("trusting", made.map(([name]) => name).join(" "));
+  if (own.length > 0) {
+    runner.say(`dnsfw: ${own.join(", ")} stay as the job has them; who reads them may not trust dnsfw's proxy`);
+  }
+}
+
+/** What was to be trusted is gone: the machine's own roots again, for steps that still come. */
+function haveForgotten(runner) {
+  const names = runner.state("trusting").split(" ").filter(Boolean);
+  names.forEach((name) => runner.variable(name, name === "JAVA_TOOL_OPTIONS" ? "" : ROOTS));
 }
 
 /** A step of its own, between: sudo `wanted` (on, off) for the job. */
@@ -51,13 +73,19 @@ export function sudo(wanted) {
 /** After the last step: takes the guard down, shows what it did. True if the job may pass. */
 export async function finish(runner, place) {
   const token = runner.state("token");
-  if (!token) {
-    return true; // it never began, and the job has failed for that already
+  if (!runner.state("key")) { // it never began, and the job has failed for that already
+    await guard.stop(place, token, 2).then(() => guard.forget(place)).catch(() => {});
+    return true;
   }
-  const inputs = readInputs(runner.env, place.version);
+  const inputs = JSON.parse(runner.state("inputs"));
   const deadline = AbortSignal.timeout(UPLOADED_BY);
-  const report = await tell(runner, inputs, place);
+  place.program = runner.state("program");
+  const report = await vouched(runner, place);
   await guard.stop(place, token, 2).catch((error) => runner.annotate("warning", "dnsfw: not stopped", error.message));
+  haveForgotten(runner);
+  if (report !== null) {
+    show(runner, inputs, report);
+  }
   if (inputs.journal === "always" || (inputs.journal === "on-denial" && report?.denied !== 0)) {
     await upload(runner, place, deadline);
   }
@@ -65,8 +93,8 @@ export async function finish(runner, place) {
   return report !== null && !(inputs.failOnDeny && report.denied > 0);
 }
 
-/** Shows the guard's statement; the report in it, null where nobody vouches for one. */
-async function tell(runner, inputs, place) {
+/** The report that the guard signed, null where nobody vouches for one: that is told, and shown is nothing of it. */
+async function vouched(runner, place) {
   let said;
   try {
     said = await guard.statement(place, 4);
@@ -74,17 +102,21 @@ async function tell(runner, inputs, place) {
     runner.annotate("error", "dnsfw: the guard is not there", `What left since it began is unknown. ${error.message}`);
     return null;
   }
-  const report = JSON.parse(said.report);
-  const signed = isSigned(said, runner.state("key"));
+  if (!isSigned(said, runner.state("key"))) {
+    runner.annotate("error", "dnsfw: a wrong signature", "Another program answered in the guard's name.");
+    return null;
+  }
+  runner.say(`The guard's statement, for dnsfw report --verify ${runner.state("key")}:`);
+  runner.say(JSON.stringify(said).replaceAll("#", "\\u0023")); // the same JSON, and no command
+  return JSON.parse(said.report);
+}
+
+function show(runner, inputs, report) {
   if (inputs.summary) {
-    runner.summarize(summary(report, signed));
+    runner.summarize(summary(report));
   }
   runner.say(verdict(report));
   annotations(report).forEach(({ title, text }) => runner.annotate("warning", title, text));
-  if (!signed) {
-    runner.annotate("error", "dnsfw: a wrong signature", "Another program answered in the guard's name.");
-  }
-  return signed ? report : null;
 }
 
 /** Is it the statement of the guard that began with this key? */
@@ -99,7 +131,8 @@ export function isSigned(said, key) {
 }
 
 async function upload(runner, place, deadline) {
-  const name = `dnsfw-journal-${runner.env.GITHUB_JOB ?? "job"}-${runner.env.GITHUB_RUN_ATTEMPT ?? "1"}`;
+  const which = Buffer.from(runner.state("key"), "base64").toString("hex").slice(0, 8); // a matrix has jobs of one name
+  const name = `dnsfw-journal-${runner.env.GITHUB_JOB ?? "job"}-${runner.env.GITHUB_RUN_ATTEMPT ?? "1"}-${which}`;
   try {
     const text = await guard.journal(place, 2);
     await new Results(runner.env, deadline).saveArtifact(name, zip("journal.jsonl", Buffer.from(text)));

@@ -1,7 +1,8 @@
 // Where things are on the machine, and programs of root's.
 //
 // Law: the one file that starts programs. What a later step must not touch is in folders that root alone may write or
-// read: the program, the policy, the journal. Every wait is bounded.
+// read: the program, the policy, the journal. Not below /opt: on GitHub's images anybody may write there. Every wait is
+// bounded.
 
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -10,6 +11,7 @@ import { join } from "node:path";
 
 const ROOMS = ["policy", "resolver", "firewall", "bpf", "proxy", "dnsfw", "requirements", "scripts"];
 const CACHE = "__pycache__";
+const PATH = "/usr/sbin:/usr/bin:/sbin:/bin";
 
 export class CommandError extends Error {}
 
@@ -19,7 +21,7 @@ export class Place {
     this.source = source;
     this.version = readFileSync(join(source, "dnsfw/__init__.py"), "utf8").match(/__version__ = "(.+)"/)[1];
     this.key = `${this.version}-${digest(source).slice(0, 16)}`;
-    this.installed = join(root, "opt/dnsfw", this.key);
+    this.installed = join(root, "var/lib/dnsfw-action", this.key);
     this.program = join(this.installed, "bin/dnsfw");
     this.kept = join(root, "var/lib/dnsfw-job");
   }
@@ -40,8 +42,8 @@ function digest(source) {
 }
 
 /** What `argv` printed. Raises CommandError with its own words if it fails or takes longer than `seconds`. */
-export async function run(argv, { seconds, input = "", env = process.env, watch = () => {} }) {
-  const child = spawn(argv[0], argv.slice(1), { env, stdio: ["pipe", "pipe", "pipe"] });
+export async function run(argv, { seconds, input = "", watch = () => {}, called = argv.slice(0, 3).join(" ") }) {
+  const child = spawn(argv[0], argv.slice(1), { env: environment(process.env), stdio: ["pipe", "pipe", "pipe"] });
   const said = { stdout: "", stderr: "" };
   for (const stream of ["stdout", "stderr"]) {
     child[stream].setEncoding("utf8").on("data", (text) => {
@@ -51,20 +53,39 @@ export async function run(argv, { seconds, input = "", env = process.env, watch 
   }
   child.stdin.on("error", () => {}); // it may not want its input
   child.stdin.end(input);
-  const timer = setTimeout(() => child.kill("SIGKILL"), seconds * 1000);
-  const [status, signal] = await new Promise((resolve) => {
-    child.on("error", (error) => resolve([error.message]));
-    child.on("close", (...ended) => resolve(ended));
-  });
+  const { promise: ended, resolve: end } = Promise.withResolvers();
+  child.on("error", (error) => end([error.message]));
+  child.on("close", (...how) => end(how));
+  const timer = setTimeout(() => {
+    end([null, "late"]);
+    abandon(child);
+  }, seconds * 1000);
+  const [status, signal] = await ended;
   clearTimeout(timer);
   if (status === 0) {
     return said.stdout;
   }
   const how = signal ? `ended after ${seconds} s` : `ended with ${status}`;
-  throw new CommandError(said.stderr.trim() || `${argv.slice(0, 3).join(" ")} ${how}`);
+  throw new CommandError(said.stderr.trim() || `${called} ${how}`);
 }
 
-/** The same as root: by sudo where we are not root. It asks for no password; a job could not give one. */
+/** Nobody waits for it any more, nor for its children, which hold the same pipes. */
+function abandon(child) {
+  child.kill("SIGTERM");
+  child.unref();
+  child.stdio.forEach((stream) => stream.destroy());
+}
+
+/** An earlier step may have put folders of its own before the system's (GITHUB_PATH), and variables for Python. */
+export function environment(env) {
+  const kept = Object.entries(env).filter(([name]) => !/^(PYTHON.+|BASH_ENV)$/.test(name));
+  return { ...Object.fromEntries(kept), PATH: [PATH, env.PATH].filter(Boolean).join(":") };
+}
+
+/** The same as root: by sudo where we are not root. It asks for no password; a job could not give one. What root runs
+ * is not ours to kill: timeout(1) is. */
 export function asRoot(argv, options) {
-  return run(process.getuid() === 0 ? argv : ["sudo", "--non-interactive", "--", ...argv], options);
+  const bounded = ["timeout", "--kill-after=5", String(options.seconds + 1), ...argv];
+  const sudo = process.getuid() === 0 ? [] : ["sudo", "--non-interactive", "--"];
+  return run([...sudo, ...bounded], { called: argv.slice(0, 3).join(" "), ...options });
 }

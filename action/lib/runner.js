@@ -23,6 +23,11 @@ export class Runner {
     this.#file("GITHUB_STATE", name, value);
   }
 
+  /** An environment variable for the steps to come. */
+  variable(name, value) {
+    this.#file("GITHUB_ENV", name, value);
+  }
+
   /** What an earlier phase saved, "" if it saved nothing. */
   state(name) {
     return this.env[`STATE_${name}`] ?? "";
@@ -46,9 +51,20 @@ export class Runner {
     this.#command(level, { title }, text);
   }
 
-  /** A plain line of the log. Where it begins like a command, it is kept from being one. */
+  /** A plain line of the log. Commands begin with :: at a line's begin, and with ##[ anywhere in it: here none does. */
   say(line) {
-    this.write(`${line.replace(/^(\s*)(::|##)/, "$1 $2")}\n`);
+    this.write(`${line.replaceAll("##[", "## [").replace(/^(\s*)::/gm, "$1: :")}\n`);
+  }
+
+  /** Whatever is written while `act` runs is no command. */
+  async quoting(act) {
+    const end = randomUUID();
+    this.#command("stop-commands", {}, end);
+    try {
+      return await act();
+    } finally {
+      this.write(`\n::${end}::\n`);
+    }
   }
 
   #command(name, properties, text) {

@@ -6,12 +6,12 @@
 const SHOWN = 50; // rows of each table; the journal has them all
 const ANNOTATED = 10; // GitHub shows no more of one kind in a step
 
-/** Markdown. `signed` says whether the report's signature was right. */
-export function summary(report, signed) {
+/** Markdown, of a report whose signature was right. */
+export function summary(report) {
   return [
     `## ${verdict(report)}`,
     "",
-    ...standing(report, signed),
+    ...standing(report),
     ...denied(report),
     ...reached(report),
     ...report.trouble.map((sentence) => `> [!WARNING]\n> ${code(sentence)}\n`),
@@ -40,7 +40,7 @@ function inStep(row) {
   return of ? `, step ${of}` : "";
 }
 
-function standing(report, signed) {
+function standing(report) {
   const gaps = report.gaps.map(
     ({ reason, seconds, closed }) =>
       `- down for ${seconds.toFixed(1)} s (${code(reason)}), ${closed ? "closed" : "**open**"} meanwhile`,
@@ -50,7 +50,7 @@ function standing(report, signed) {
     ...gaps,
     "",
     `<sub>${report.mode} · from ${report.since} to ${report.until} · policy SHA-256 \`${report.policy}\` · ` +
-      `${signed ? "statement signed by the guard" : "**the statement's signature is wrong**"}</sub>`,
+      "statement signed by the guard</sub>",
     "",
   ];
 }
@@ -88,10 +88,12 @@ function table(head, rows) {
   return [head, head.map(() => "---"), ...rows].map((cells) => `| ${cells.join(" | ")} |`);
 }
 
-/** Text as HTML code: within it GitHub reads neither Markdown nor tags, and a `|` ends no cell. */
+/** Text as HTML code: within it GitHub reads neither Markdown nor tags, and a `|` ends no cell. What can't be seen, or
+ * turns the direction of what can, is spelled out. */
 function code(text) {
-  const harmless = text.replace(
-    /[^\p{L}\p{N} ./:,;=@()+?%~-]/gu, // _ and * too: they are Markdown even inside of a tag
+  const visible = text.replace(/[\p{C}\p{Zl}\p{Zp}]/gu, (c) => `\\u{${c.codePointAt(0).toString(16)}}`);
+  const harmless = visible.replace(
+    /[^\p{L}\p{N} ./,;=()+?%~-]|(?<=www)\./giu, // _ and * too: they are Markdown even inside of a tag; and no links
     (c) => `&#${c.codePointAt(0)};`,
   );
   return `<code>${harmless}</code>`;

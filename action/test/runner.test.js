@@ -26,6 +26,12 @@ test("an output goes to its command file, whatever is in it", () => {
   assert.equal(rest.slice(0, -1).join("\n"), value);
 });
 
+test("a variable goes to the file of variables", () => {
+  const file = join(directory, "env");
+  spoken((runner) => runner.variable("CA", "/a b"), { GITHUB_ENV: file });
+  assert.match(readFileSync(file, "utf8"), /^CA<<(.+)\n\/a b\n\1\n$/);
+});
+
 test("what was saved for later phases comes back; what was not is empty", () => {
   const file = join(directory, "state");
   spoken((runner) => runner.saveState("token", "secret"), { GITHUB_STATE: file });
@@ -47,11 +53,23 @@ for (const [title, act, line] of [
     "::warning title=a%2Cb%3Ac::x%0D%0Ay\n",
   ],
   ["a line", (runner) => runner.say("hello"), "hello\n"],
-  ["a line that looks like a command", (runner) => runner.say("::stop-commands::x"), " ::stop-commands::x\n"],
-  ["a line that looks like an old one", (runner) => runner.say("  ##[error]x"), "   ##[error]x\n"],
+  ["a line that looks like a command", (runner) => runner.say("::stop-commands::x"), ": :stop-commands::x\n"],
+  ["a second line like a command", (runner) => runner.say("a\n ::error::x"), "a\n : :error::x\n"],
+  ["an old command in the midst of a line", (runner) => runner.say("a ##[error]x"), "a ## [error]x\n"],
 ]) {
   test(`${title} is written as the runner reads it`, () => assert.equal(spoken(act), line));
 }
+
+test("what another program says is no command, whether it ends well or not", async () => {
+  const lines = [];
+  const runner = new Runner({}, (line) => lines.push(line));
+  const act = () => {
+    runner.write("::error::x");
+    throw new Error("why");
+  };
+  await assert.rejects(runner.quoting(act), /why/);
+  assert.match(lines.join(""), /^::stop-commands::(.+)\n::error::x\n::\1::\n$/);
+});
 
 test("a summary is appended where the runner wants one, and nowhere else", () => {
   const file = join(directory, "summary");

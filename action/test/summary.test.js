@@ -25,7 +25,7 @@ test("the verdict is one line", () => {
 });
 
 test("a denial's row has what, step, process, why and the line that would allow it", () => {
-  const row = summary(report(), true).split("\n").find((line) => line.includes("evil"));
+  const row = summary(report()).split("\n").find((line) => line.includes("evil"));
   assert.equal(
     row,
     "| <code>resolve evil.test</code> ×2 | <code>install</code> | <code>/usr/bin/node x.js (pid 7)</code> | " +
@@ -33,36 +33,36 @@ test("a denial's row has what, step, process, why and the line that would allow 
   );
 });
 
-for (const [title, changes, signed, said, unsaid] of [
-  ["without a gap", {}, true, /up without a gap/, /gaps?:/],
-  ["with a gap", { gaps: [KILLED] }, true, /down for 0.4 s .*SIGKILL.* closed/, /\*\*open/],
-  ["with an open gap", { gaps: [{ ...KILLED, closed: false }] }, true, /\*\*open\*\* meanwhile/, /without a gap/],
-  ["signed", {}, true, /statement signed by the guard/, /wrong/],
-  ["with a wrong signature", {}, false, /signature is wrong/, /signed by the guard/],
-  ["with nothing denied", { denials: [], denied: 0 }, true, /a\.example/, /### Denied/],
-  ["with trouble", { trouble: ["3 journal records lost"] }, true, /\[!WARNING\]\n> <code>3 journal/, /undefined/],
-  ["in audit mode", { mode: "audit" }, true, /### Would have been denied/, /### Denied/],
+for (const [title, changes, said, unsaid] of [
+  ["without a gap", {}, /up without a gap/, /gaps?:/],
+  ["with a gap", { gaps: [KILLED] }, /down for 0.4 s .*SIGKILL.* closed/, /\*\*open/],
+  ["with an open gap", { gaps: [{ ...KILLED, closed: false }] }, /\*\*open\*\* meanwhile/, /without a gap/],
+  ["signed", {}, /statement signed by the guard/, /wrong/],
+  ["with nothing denied", { denials: [], denied: 0 }, /a\.example/, /### Denied/],
+  ["with trouble", { trouble: ["3 journal records lost"] }, /\[!WARNING\]\n> <code>3 journal/, /undefined/],
+  ["in audit mode", { mode: "audit" }, /### Would have been denied/, /### Denied/],
 ]) {
   test(`a report ${title}`, () => {
-    const text = summary(report(changes), signed);
+    const text = summary(report(changes));
     assert.match(text, said);
     assert.doesNotMatch(text, unsaid);
   });
 }
 
 test("nothing that a process chose is Markdown or HTML", () => {
-  const hostile = "</code><img src=x onerror=alert(1)>|`*_[x](y)\n\u202e";
+  const hostile = "</code><img src=x onerror=alert(1)>|`*_[x](y)\n\u202ehttps://x.example www.x.example";
   const denials = [{ ...ROW, what: hostile, process: hostile, remedy: hostile, why: hostile, step: hostile }];
   const reached = [{ host: hostile, count: 1 }];
-  const text = summary(report({ denials, reached, trouble: [hostile] }), true);
-  assert.doesNotMatch(text, /<img|onerror=alert\(1\)>|\[x\]|\u202e/);
+  const text = summary(report({ denials, reached, trouble: [hostile] }));
+  assert.doesNotMatch(text, /<img|onerror=alert\(1\)>|\[x\]|\u202e|&#8238;|:\/\/|www\./);
+  assert.match(text, /&#92;u&#123;202e&#125;/);
   const row = text.split("\n").find((line) => line.includes("img"));
   assert.equal(row.split("|").length, 7); // five cells, no more
 });
 
 test("tables are bounded, and say that they are", () => {
   const denials = Array.from({ length: 200 }, (_, number) => ({ ...ROW, what: `resolve evil${number}.test` }));
-  const text = summary(report({ denials }), true);
+  const text = summary(report({ denials }));
   assert.equal(text.match(/evil\d+\.test/g).length, 50);
   assert.match(text, /… and 150 more/);
   assert.equal(annotations(report({ denials })).length, 10);

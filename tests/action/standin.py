@@ -1,7 +1,7 @@
 """A stand-in for a GitHub runner: its user, process tree, environment files and phases, on a playground's laptop.
 
-Law: starts what action.yml says with what a runner gives it; expects nothing. The machine's own /etc, /opt, /var/lib
-and /home are not touched: the runner has them under an overlay, in a mount namespace that ends with it.
+Law: starts what action.yml says with what a runner gives it; expects nothing. The machine's own /etc, /opt, /var/lib,
+/home and /usr/local/share are not touched: the runner has them under an overlay, in mounts that end with it.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from dnsfw.playground.world import Playground
 ROOT = Path(__file__).parents[2]
 NODE = Path(sys.prefix) / "bin" / "node"
 USER, UID = "runner", 1001
+_COMMAND_FILES = ("GITHUB_OUTPUT", "GITHUB_STATE", "GITHUB_ENV", "GITHUB_STEP_SUMMARY")
 _WORKER = Path(__file__).with_name("worker.py").read_text(encoding="utf-8")
 
 # $1 is a folder for everything, the rest is the worker's command line.
@@ -38,7 +39,7 @@ own=$1; shift
 cp /etc/resolv.conf "$own/resolv.conf"
 mount -t tmpfs none /run; mkdir /run/lock
 mount -t tmpfs none "$own/layers"
-for folder in etc opt var/lib home; do
+for folder in etc opt var/lib home usr/local/share; do
   layer=$own/layers/$folder; mkdir -p "$layer/upper" "$layer/work"
   mount -t overlay overlay -o "lowerdir=/$folder,upperdir=$layer/upper,workdir=$layer/work" "/$folder"
 done
@@ -49,6 +50,7 @@ echo 'runner:*:19000:0:99999:7:::' >> /etc/shadow
 echo 'runner ALL=(ALL) NOPASSWD:ALL' > /etc/sudoers.d/runner; chmod 440 /etc/sudoers.d/runner
 mkdir -p /home/runner; chown 1001:1001 /home/runner
 cat "$own/ca.pem" >> /etc/ssl/certs/ca-certificates.crt
+mkdir -p /usr/local/share/ca-certificates; cp "$own/ca.pem" /usr/local/share/ca-certificates/playground.crt
 # Not of a namespace: the machine's own is left alone, and what would be written to it is seen.
 printf %s "$(cat /proc/sys/user/max_user_namespaces)" > "$own/max_user_namespaces"
 mount --bind "$own/max_user_namespaces" /proc/sys/user/max_user_namespaces
@@ -126,6 +128,7 @@ class Job:
         self._stack = stack
         self.folder = folder
         self.program = ""
+        self.variables: dict[str, str] = {}  # what steps set for later ones
         self._files = 0
         self._manifest = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
 
@@ -133,7 +136,7 @@ class Job:
         """`name` is pre, main or post."""
         defaults = {key: str(made.get("default", "")) for key, made in self._manifest["inputs"].items()}
         given = {**defaults, **step.inputs}
-        files = {name: self._file() for name in ("GITHUB_OUTPUT", "GITHUB_STATE", "GITHUB_STEP_SUMMARY")}
+        files = {name: self._file() for name in _COMMAND_FILES}
         env = {
             **self._environ(),
             **{f"INPUT_{key.upper()}": value for key, value in given.items()},
@@ -145,6 +148,7 @@ class Job:
         done = self._ask([str(NODE), str(ROOT / self._manifest["runs"][name])], env)
         step.state |= _pairs(files["GITHUB_STATE"])
         step.outputs |= _pairs(files["GITHUB_OUTPUT"])
+        self.variables |= _pairs(files["GITHUB_ENV"])
         step.summary += files["GITHUB_STEP_SUMMARY"].read_text(encoding="utf-8")
         return done
 
@@ -230,7 +234,7 @@ server.serve_forever()
             "GITHUB_REPOSITORY": "octocat/hello-world", "GITHUB_WORKSPACE": str(self.workspace),
             "HOME": "/home/runner", "USER": USER, "LANG": "C.UTF-8",
             "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
-            "RUNNER_TEMP": str(self.folder / "temp"), "RUNNER_ENVIRONMENT": "self-hosted",
+            "RUNNER_TEMP": str(self.folder / "temp"), "RUNNER_ENVIRONMENT": "self-hosted", **self.variables,
         }  # fmt: skip
 
     def _file(self) -> Path:

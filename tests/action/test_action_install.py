@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 from pathlib import Path
 
@@ -37,6 +38,29 @@ def test_a_cache_that_somebody_wrote_to_is_refused_and_nothing_is_left(tmp_path:
     assert "nftables_99_all.deb is not what the lists of packages name; left out" in done.stdout
     assert f"Got        {hashlib.sha256(forged).hexdigest()}" in done.stderr
     assert not (tmp_path / "prefix").exists()
+
+
+def test_links_in_a_cache_lead_nowhere(tmp_path: Path) -> None:
+    """What they lead to could be another between its check and its use."""
+    for folder in ("cache", "elsewhere"):
+        (tmp_path / folder).mkdir()
+    os.mkfifo(tmp_path / "cache/cython-0-py3-none-any.whl")
+    (tmp_path / "cache/packages").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/pipe.deb").write_bytes(b"")
+    done = install(tmp_path / "prefix", tmp_path / "cache")
+    assert done.returncode != 0  # nothing is in it, and nothing else is fetched
+    assert "pipe.deb" not in done.stdout + done.stderr
+    assert not (tmp_path / "prefix").exists()
+
+
+def test_where_others_may_write_nothing_is_installed(tmp_path: Path) -> None:
+    """GitHub's images have /opt so: somebody could put another dnsfw in its place, for root to run."""
+    (tmp_path / "opt").mkdir()
+    (tmp_path / "opt").chmod(0o777)
+    done = install(tmp_path / "opt/dnsfw/x")
+    assert done.returncode == 1
+    assert f"others than root may write to {tmp_path}/opt" in done.stderr
+    assert not list((tmp_path / "opt").iterdir())
 
 
 def test_what_is_there_is_not_made_again(tmp_path: Path) -> None:

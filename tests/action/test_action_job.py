@@ -6,13 +6,15 @@ import base64
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Iterator
 
 import pytest
 
 from dnsfw.playground import atlas
 from dnsfw.playground.world import Playground, Setting
-from tests.action.standin import ROOT, Job, Step, container, job
+from dnsfw.signing import verify
+from tests.action.standin import NODE, ROOT, Job, Step, container, job
 
 pytestmark = pytest.mark.kernel
 
@@ -76,6 +78,8 @@ def test_enforced_a_step_that_turns_malicious_gets_nothing_out_and_is_named(runn
     assert f"<code>{atlas.EVIL_SHARED_NAME}</code>" in row
     assert f"<code>{atlas.ALLOWED_NAME}</code> | 1 |" in step.summary
     assert f"::warning title=Denied%3A resolve {atlas.EVIL_SHARED_NAME}::" in post.log
+    statement = next(line for line in post.log.splitlines() if line.startswith("{"))
+    assert verify(statement.encode(), base64.b64decode(step.outputs["key"])).denied == 2
     assert runner.as_root("sh", "-c", TRACES, "sh", str(runner.folder)).stdout == traces
 
 
@@ -182,6 +186,61 @@ def test_what_can_t_be_guarded_fails_at_once_with_the_reason_and_leaves_nothing(
     assert runner.as_root("sh", "-c", TRACES, "sh", str(runner.folder)).stdout == before
 
 
+def test_a_guard_that_can_t_say_who_it_is_is_stopped_again(runner: Job) -> None:
+    """sudo is locked by then: it takes the token."""
+    before = runner.as_root("sh", "-c", TRACES, "sh", str(runner.folder)).stdout
+    broken = 'real=$(readlink "$1"); rm "$1"; printf "%s" "$2" > "$1"; chmod 755 "$1"; ln -s "$real" "$1.real"'
+    program = '#!/bin/sh\n[ "$1" != report ] || exit 3\nexec "$0.real" "$@"\n'
+    runner.as_root("sh", "-ec", broken, "sh", runner.program, program)
+    main = runner.phase("main", using())
+    assert main.status == 1
+    assert "report --statement ended with 3" in main.log
+    assert runner.run(f"sudo -n true && {STEALS}").status == 0
+    runner.as_root("sh", "-ec", 'mv "$1.real" "$1"', "sh", runner.program)
+    assert runner.as_root("sh", "-c", TRACES, "sh", str(runner.folder)).stdout == before
+
+
+def test_a_phase_that_was_cut_short_is_made_up_for_at_the_end(runner: Job) -> None:
+    step = using()
+    begin(runner, step)
+    runner.phase("post", Step(step.inputs, {"token": step.state["token"]}))  # nothing else was saved
+    assert runner.run(STEALS).status == 0
+
+
+def test_a_guard_that_was_there_before_is_not_this_job_s_to_end(runner: Job) -> None:
+    step = using()
+    begin(runner, step)
+    assert runner.use("action/sudo-on", {"token": step.outputs["token"]}).status == 0
+    second = using()
+    main = runner.phase("main", second)
+    assert main.status == 1
+    assert "guards this host already" in main.log
+    runner.phase("post", second)
+    assert runner.run(STEALS).status != 0
+    runner.phase("post", step)
+
+
+def test_what_a_later_step_does_to_variables_keeps_no_guard_up(runner: Job) -> None:
+    step = using()
+    begin(runner, step)
+    hostile = {"INPUT_SURPRISE": "1", "PYTHONPATH": "/tmp", "PYTHONHOME": "/nonexistent"}
+    post = runner.phase("post", step, hostile)
+    assert post.status == 0, post.log
+    assert runner.run(STEALS).status == 0
+
+
+def test_later_steps_trust_the_proxy_of_url_rules_until_the_end(runner: Job) -> None:
+    step = using(f"https://{atlas.ALLOWED_NAME}/open/*\n")
+    begin(runner, step)
+    asks = f"fetch('https://{atlas.ALLOWED_NAME}/open/x').then((answer) => console.log('answered', answer.status))"
+    done = runner.run(f"{shlex.quote(str(NODE))} -e {shlex.quote(asks)}")
+    assert "answered" in done.log, done.log
+    assert runner.run('test -r "$PIP_CERT" && test "$PIP_CERT" != /etc/ssl/certs/ca-certificates.crt').status == 0
+    post = runner.phase("post", step)
+    assert post.status == 0, post.log
+    assert runner.run('test "$PIP_CERT" = /etc/ssl/certs/ca-certificates.crt').status == 0
+
+
 def test_without_sudo_it_says_so(runner: Job) -> None:
     runner.as_root("rm", "/etc/sudoers.d/runner")
     main = runner.phase("main", using())
@@ -207,7 +266,7 @@ def test_denials_fail_the_job_where_that_is_wanted_and_the_journal_is_kept(runne
     with runner.results() as results:
         assert runner.phase("post", step, results.environ).status == 1
     (name, journal) = results.artifact()
-    assert name == "dnsfw-journal-build-1"
+    assert name == f"dnsfw-journal-build-1-{base64.b64decode(step.outputs['key']).hex()[:8]}"
     records = [json.loads(line) for line in journal.splitlines()]
     assert any(record.get("subject", {}).get("name") == atlas.EVIL_SHARED_NAME for record in records)
 

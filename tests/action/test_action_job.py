@@ -223,9 +223,10 @@ def test_a_guard_that_was_there_before_is_not_this_job_s_to_end(runner: Job) -> 
 def test_what_a_later_step_does_to_variables_keeps_no_guard_up(runner: Job) -> None:
     step = using()
     begin(runner, step)
-    hostile = {"INPUT_SURPRISE": "1", "PYTHONPATH": "/tmp", "PYTHONHOME": "/nonexistent"}
-    post = runner.phase("post", step, hostile)
+    assert runner.run("printf '#!/bin/sh\ntouch hijacked' > sudo; chmod +x sudo").status == 0
+    post = runner.phase("post", step, {"INPUT_SURPRISE": "1", "PATH": f"{runner.workspace}:/usr/bin:/bin"})
     assert post.status == 0, post.log
+    assert not (runner.workspace / "hijacked").exists()
     assert runner.run(STEALS).status == 0
 
 

@@ -167,8 +167,8 @@ def _execute(command: Command) -> NoReturn:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.execvpe(command.argv[0], list(command.argv), dict(command.environ))
-    except FileNotFoundError:
-        _complain(f"{command.argv[0]}: command not found")
+    except (FileNotFoundError, ValueError):  # the latter for an empty word
+        _complain(f"{command.argv[0] or "''"}: command not found")
         os._exit(EXIT_NOT_FOUND)
     except OSError as error:
         _complain(f"{command.argv[0]}: {error.strerror}")

@@ -28,11 +28,12 @@ def laptop(world: Playground, tmp_path: Path) -> Laptop:
         (["true"], 0, ""),
         (["sh", "-c", "exit 7"], 7, ""),
         (["no-such-program"], 127, "no-such-program: command not found"),
+        ([""], 127, "'': command not found"),
         (["/etc/passwd"], 126, "/etc/passwd: Permission denied"),
         (["sh", "-c", "kill -TERM $$"], 128 + 15, ""),
         (["sh", "-c", "kill -KILL $$"], 128 + 9, ""),
     ],
-    ids=["success", "its own", "not found", "not executable", "terminated", "killed"],
+    ids=["success", "its own", "not found", "empty", "not executable", "terminated", "killed"],
 )
 def test_the_exit_status_is_the_commands(laptop: Laptop, command: list[str], status: int, said: str) -> None:
     done = laptop.run("", command, "--quiet")

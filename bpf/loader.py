@@ -162,6 +162,7 @@ def _run_child(channel: socket.socket, complaints: int, work: Callable[[], list[
     try:
         os.dup2(complaints, 1)
         os.dup2(complaints, 2)
+        os.chdir("/")  # clang wants a folder to work in, and the caller's may be gone
         try:
             socket.send_fds(channel, [_LOADED], work())
         except BpfError as error:

@@ -52,6 +52,13 @@ def test_two_guards_coexist(cgroup: Path) -> None:
     assert attached_to(cgroup) == [0] * len(HOOKS)
 
 
+def test_the_callers_folder_may_be_gone(cgroup: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    start_loading(cgroup).finish(20).close()
+
+
 def test_a_killed_holder_leaves_nothing(cgroup: Path) -> None:
     script = (
         "import sys; sys.path.insert(0, sys.argv[2]);"

@@ -165,10 +165,15 @@ def _memory(bed: Bed) -> list[Figure]:
 
 
 def _peak(pid: int) -> float:
-    """MB, of the one below `pid` that is the proxy's user's."""
-    for member in family(pid):
-        status = Path(f"/proc/{member}/status").read_text("utf-8")
-        fields = dict(line.split(":", 1) for line in status.splitlines())
-        if fields["Uid"].split()[0] == str(proxy_user().uid):
-            return int(fields["VmHWM"].split()[0]) / 1024
-    raise BenchError("there is no proxy")
+    """MB, of the proxy below `pid`: it stands under its keeper, which has the same user, and serves nobody."""
+    user = proxy_user().uid
+    statuses = [_status(member) for member in family(pid)]
+    theirs = [status for status in statuses if status["Uid"].split()[0] == str(user)]
+    if len(theirs) != 2:
+        raise BenchError(f"{len(theirs)} processes of the proxy's user, not a keeper and a proxy")
+    return int(theirs[-1]["VmHWM"].split()[0]) / 1024
+
+
+def _status(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text("utf-8").splitlines()
+    return dict(line.split(":", 1) for line in lines)

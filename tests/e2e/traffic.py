@@ -36,7 +36,7 @@ print("begun", flush=True)
 while not select.select([sys.stdin], [], [], 0.02)[0]:
     with contextlib.suppress(OSError):
         address = socket.getaddrinfo(sys.argv[1], int(sys.argv[2]), socket.AF_INET, socket.SOCK_STREAM)[0][4]
-        with socket.create_connection(address, 0.1) as peer:
+        with socket.create_connection(address, 0.5) as peer:
             peer.sendall(b"denied")
             tries += 1
 print(tries, flush=True)

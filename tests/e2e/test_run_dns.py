@@ -6,7 +6,6 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import pytest
 from dnslib import QTYPE, RCODE, DNSRecord
@@ -16,11 +15,7 @@ from dnsfw.playground.world import Playground
 from tests.e2e import fresh
 from tests.e2e.inside import Inside, Laptop, extended_errors, question
 
-if TYPE_CHECKING:  # a plugin is not to be imported before pytest does
-    from tests.e2e.lasting import Lasting
-
 pytestmark = pytest.mark.kernel
-pytest_plugins = ["tests.e2e.lasting"]
 
 BLOCKED, NO_REACHABLE_AUTHORITY, NETWORK_ERROR = 15, 22, 23  # RFC 8914 section 4
 POLICY = f"{atlas.ALLOWED_NAME}\n*.{atlas.ALLOWED_NAME}\n*.{atlas.WILDCARD_ZONE}\n"
@@ -187,14 +182,3 @@ def test_a_connect_never_races_its_own_lookup(laptop: Laptop, fresh_internet: st
     with laptop.agent(policy, "--upstream", fresh_internet) as inside:
         assert inside.tcp(str(fresh.FIRST_V4), fresh.PORT)["outcome"] == "ECONNREFUSED"  # before anybody asked
         assert inside.race(names, fresh.PORT) == []
-
-
-@pytest.mark.timeout(120)
-def test_a_binding_ends_with_its_time_but_not_what_it_opened(lasting: Lasting) -> None:
-    lasting.await_expiry()
-    for address in atlas.ALLOWED.addresses:
-        assert lasting.inside.tcp(address, atlas.ECHO_PORT)["outcome"] == "ECONNREFUSED"
-    assert lasting.inside.again("up", "still there") == "still there"
-    assert lasting.inside.resolve(atlas.ALLOWED_NAME) == sorted(atlas.ALLOWED.addresses)
-    for address in atlas.ALLOWED.addresses:
-        assert lasting.inside.tcp(address, atlas.ECHO_PORT, "again")["reply"] == "again"

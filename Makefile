@@ -37,10 +37,10 @@ bench:  ## the figures, guarded against unguarded in one run
 lock:  ## remake requirements/*.lock from pyproject.toml
 	@scripts/lock.sh
 
-schema: setup  ## remake docs/*.schema.json from the types in dnsfw/{dump,records,report}.py
-	@$(BIN)/python -c 'from dnsfw.dump import schema; print(schema(), end="")' > docs/policy.schema.json
-	@$(BIN)/python -c 'from dnsfw.records import schema; print(schema(), end="")' > docs/journal.schema.json
-	@$(BIN)/python -c 'from dnsfw.report import schema; print(schema(), end="")' > docs/report.schema.json
+schema: setup  ## remake docs/*.schema.json from the types in dnsfw/policies and dnsfw/journal
+	@$(BIN)/python -c 'from dnsfw.policies.dump import schema; print(schema(), end="")' > docs/policy.schema.json
+	@$(BIN)/python -c 'from dnsfw.journal.records import schema; print(schema(), end="")' > docs/journal.schema.json
+	@$(BIN)/python -c 'from dnsfw.journal.report import schema; print(schema(), end="")' > docs/report.schema.json
 
 fuzz: setup  ## fuzz the policy language and foreign bytes, a minute each, by coverage (wants atheris in .venv)
 	@$(BIN)/python tests/fuzz/fuzz_policy.py -max_total_time=60 -max_len=600

@@ -15,14 +15,14 @@ import time
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from dnsfw.gate import Gate
-from dnsfw.journal import Journal
-from dnsfw.privilege import ROOT
-from dnsfw.recent import Recent
-from dnsfw.records import Entry
-from dnsfw.sharedlog import SharedLog
-from dnsfw.snapshot import Known, Snapshot
-from dnsfw.tally import Tally
+from dnsfw.control.recent import Recent
+from dnsfw.engine.gate import Gate
+from dnsfw.engine.snapshot import Known, Snapshot
+from dnsfw.journal.records import Entry
+from dnsfw.journal.shared import SharedLog
+from dnsfw.journal.tally import Tally
+from dnsfw.journal.writer import Journal
+from dnsfw.machine.privilege import ROOT
 from policy import Bindings, Budgets, Flow, Owner, Proto, Query
 from policy.parse import parse
 

@@ -21,9 +21,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dnsfw.gate import Gate
-from dnsfw.journal import Journal
-from dnsfw.privilege import ROOT
+from dnsfw.engine.gate import Gate
+from dnsfw.journal.writer import Journal
+from dnsfw.machine.privilege import ROOT
 from policy import Bindings, Budgets, Limits
 from policy.parse import parse
 from resolver.core import ResolverConfig

@@ -21,7 +21,7 @@ from bpf.cgroup import CgroupPaths
 from bpf.loader import Attached, start_loading
 from bpf.owners import Owners, Sources
 from bpf.sockdiag import SockDiag
-from dnsfw import cgroups
+from dnsfw.machine import cgroups
 from dnsfw.playground import atlas
 from policy.values import Flow, Proto, address
 

@@ -22,7 +22,7 @@ from bench import dns_bed
 from bench.bed import Bed
 from bench.dns_bed import BARE, DNSFW, DNSMASQ, UNBOUND, UPSTREAM, Load
 from bench.figure import Figure, at_least, at_most, number
-from dnsfw.namespaces import NetworkNamespace
+from dnsfw.machine.namespaces import NetworkNamespace
 
 _ROUNDS, _SECONDS = 3, 2
 _CACHED, _FORWARDED, _SINGLY = 100, 15_000, 1_500  # different names

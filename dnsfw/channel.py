@@ -15,15 +15,15 @@ from typing import Literal
 
 import msgspec
 
-from dnsfw.lifecycle import Gap, Life
+from dnsfw.journal.lifecycle import Gap, Life
 
 _LARGEST = 1 << 18  # more than a socket takes at once (net.core.wmem_default): no summary is cut
 _DESCRIPTORS = 32  # more than any message has
 
 
 class Listening(msgspec.Struct, frozen=True, tag=True):
-    """Engine: my queue is bound and here is the policy (a descriptor, dnsfw/pinned.py); put the table in force.
-    `inspected` are the hosts that the proxy is for (policy.inspected)."""
+    """Engine: my queue is bound and here is the policy (a descriptor, dnsfw/policies/pinned.py); put the table in
+    force. `inspected` are the hosts that the proxy is for (policy.inspected)."""
 
     inspected: tuple[str, ...] = ()
 
@@ -68,7 +68,7 @@ class Finished(msgspec.Struct, frozen=True, tag=True):
 
 
 class Renew(msgspec.Struct, frozen=True, tag=True):
-    """Supervisor: here is another policy, or what is wrong with it (a descriptor, dnsfw/pinned.py)."""
+    """Supervisor: here is another policy, or what is wrong with it (a descriptor, dnsfw/policies/pinned.py)."""
 
 
 class Renewed(msgspec.Struct, frozen=True, tag=True):
@@ -123,7 +123,7 @@ class TurnedOver(msgspec.Struct, frozen=True, tag=True):
 
 
 class Probe(msgspec.Struct, frozen=True, tag=True):
-    """Engine: try this from inside, and write what came of it to the descriptor (dnsfw/probe.py). `host`
+    """Engine: try this from inside, and write what came of it to the descriptor (dnsfw/engine/probe.py). `host`
     (and its `port`), "" for none, must work, `no_host` must not resolve, `no_place` not be reached."""
 
     host: str

@@ -66,8 +66,8 @@ def run(command: tuple[str, ...], fail_on_deny: bool, **_options: Any) -> None: 
     Exit status: COMMAND's; 2 for a mistake in the call or the policy, 3 with --fail-on-deny,
     125 if the guard can't be set up, 126 if COMMAND can't be executed, 127 if it isn't found.
     """
-    from dnsfw import preflight
-    from dnsfw.run import run as guarded
+    from dnsfw.host import preflight
+    from dnsfw.supervisor.run import run as guarded
 
     environ = _callers_environment()
     preflight.check("run")
@@ -88,8 +88,8 @@ def up(*, detach: bool, **_options: Any) -> None:
     Exit status: 0 when ended by a signal (--detach: when the host is guarded); 2 for a mistake in the call or the
     policy, 125 if the guard can't be set up.
     """
-    from dnsfw import preflight
-    from dnsfw import up as guard_host
+    from dnsfw.host import preflight
+    from dnsfw.supervisor import up as guard_host
 
     environ = _callers_environment()
     preflight.check("up")
@@ -108,8 +108,8 @@ def down(**options: Any) -> None:
     Exit status: 0 once the host is as it was, also if nothing guarded it; 3 with --fail-on-deny; 125 if a guard
     doesn't end.
     """
-    from dnsfw import preflight
-    from dnsfw.down import down as open_host
+    from dnsfw.host import preflight
+    from dnsfw.supervisor.down import down as open_host
 
     _callers_environment()
     preflight.check("down")
@@ -164,8 +164,8 @@ def check(files: tuple[Path, ...], repo: str, **options: Any) -> None:
     \b
     Exit status: 0 if all are valid, 1 if not (with --strict: or if there are warnings), 2 for a mistake in the call.
     """
-    from dnsfw.check import CheckOptions
-    from dnsfw.check import check as check_files
+    from dnsfw.policies.check import CheckOptions
+    from dnsfw.policies.check import check as check_files
 
     sys.exit(check_files(files, CheckOptions(**options), _surroundings(repo)))
 
@@ -194,8 +194,8 @@ def explain_command(policy: Path, subject: str, repo: str, *, as_json: bool, **o
     \b
     Exit status: 0 if it is allowed, 1 if it is denied, 2 for a mistake in the call or the policy.
     """
-    from dnsfw.asked import Words
-    from dnsfw.explain import explain as explain_subject
+    from dnsfw.policies.asked import Words
+    from dnsfw.policies.explain import explain as explain_subject
 
     sys.exit(explain_subject(policy, subject, Words(**options), _surroundings(repo), as_json=as_json))
 
@@ -211,14 +211,14 @@ def fmt_command(files: tuple[Path, ...], mode: str | None) -> None:
     Exit status: 0; 1 if --check or --diff found something to change; 2 if a policy is not valid, or for a mistake in
     the call.
     """
-    from dnsfw.format import Mode, format_files
+    from dnsfw.policies.format import Mode, format_files
 
     sys.exit(format_files(files, Mode(mode or "write")))
 
 
 def _surroundings(repo: str) -> Any:
-    from dnsfw.policies import Surroundings
-    from dnsfw.privilege import calling_user
+    from dnsfw.machine.privilege import calling_user
+    from dnsfw.policies.reading import Surroundings
 
     return Surroundings(os.environ, calling_user(os.environ), repo)
 

@@ -15,8 +15,8 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, field
 
-from dnsfw.custody import replaceable
 from dnsfw.errors import UsageError
+from dnsfw.machine.custody import replaceable
 from policy import Limits
 
 CONFIG: Final = Path("/etc/dnsfw/config.toml")

@@ -136,7 +136,7 @@ def effective_options(*, host: bool) -> Effective:
 def configured(*, host: bool) -> GuardOptions:
     """The same as what a guard takes. Raises UsageError."""
     from dnsfw.control.commands import read_token  # noqa: PLC0415 - as above
-    from dnsfw.journalfile import Rotation  # noqa: PLC0415
+    from dnsfw.journal.file import Rotation  # noqa: PLC0415
     from dnsfw.lockdown.wanted import Lockdown  # noqa: PLC0415
     from dnsfw.place import GuardOptions  # noqa: PLC0415
     from policy import Limits  # noqa: PLC0415

@@ -14,12 +14,12 @@ from functools import partial
 from pathlib import Path
 
 from dnsfw.channel import Channel
-from dnsfw.journalfile import Rotation
+from dnsfw.host.runs import STATE_ROOT
+from dnsfw.journal.file import Rotation
+from dnsfw.journal.shared import SharedLog
 from dnsfw.lockdown.wanted import Lockdown
-from dnsfw.namespaces import NetworkNamespace
-from dnsfw.privilege import User
-from dnsfw.runs import STATE_ROOT
-from dnsfw.sharedlog import SharedLog
+from dnsfw.machine.namespaces import NetworkNamespace
+from dnsfw.machine.privilege import User
 from policy import Limits
 from resolver.listeners import Listeners
 from resolver.upstreams import Upstream
@@ -82,8 +82,8 @@ class Place:
 class EngineConfig:
     """Everything an engine needs to know, decided before it is forked. `user` is whom it becomes; `listeners` and
     `keeper`, the conversation with the proxy's keeper, are the supervisor's, and the next engine's too; `policy` is a
-    descriptor of the one in force (dnsfw/pinned.py), None for the first engine, which reads the file; `log` is where
-    each engine leaves what it knows to the next; `wide` are listeners for those whom a guarded host forwards for;
+    descriptor of the one in force (dnsfw/policies/pinned.py), None for the first engine, which reads the file; `log` is
+    where each engine leaves what it knows to the next; `wide` are listeners for those whom a guarded host forwards for;
     reports are signed with `seed`: 32 secret octets."""
 
     options: GuardOptions

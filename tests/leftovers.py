@@ -41,7 +41,7 @@ def processes(mark: str) -> set[str]:
 
 
 def _lives(run: Path) -> bool:
-    """Whether its process still holds the lock (dnsfw/runs.py)."""
+    """Whether its process still holds the lock (dnsfw/host/runs.py)."""
     try:
         with (run / "lock").open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)

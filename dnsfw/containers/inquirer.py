@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from dnsfw.containers.api import EngineSocket, Named, UnansweredError
-from dnsfw.privilege import Capability, User, become, die_with_parent, undumpable
+from dnsfw.machine.privilege import Capability, User, become, die_with_parent, undumpable
 
 SOCKETS = (
     EngineSocket("docker", Path("/run/docker.sock")),

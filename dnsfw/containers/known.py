@@ -15,10 +15,10 @@ from cachetools import LRUCache, TTLCache
 
 from bpf.container import Container
 from bpf.source import Description
-from dnsfw import child
 from dnsfw.containers import inquirer
 from dnsfw.containers.api import EngineSocket
-from dnsfw.privilege import User
+from dnsfw.machine import child
+from dnsfw.machine.privilege import User
 
 _KNOWN = 4_096  # containers
 _ASKED_AGAIN = 2.0  # seconds

@@ -18,13 +18,13 @@ from typing import Final, Protocol
 from bpf.source import OwnerSource
 from dnsfw import __version__
 from dnsfw.control import messages as m
-from dnsfw.journal import Journal
-from dnsfw.lifecycle import Gap
-from dnsfw.policies import Loaded
-from dnsfw.recent import Judged, Recent
-from dnsfw.records import SCHEMA, rfc3339
-from dnsfw.report import Facts, report
-from dnsfw.tally import Denial, Tally, because, remedy, what, who
+from dnsfw.control.recent import Judged, Recent
+from dnsfw.journal.lifecycle import Gap
+from dnsfw.journal.records import SCHEMA, rfc3339
+from dnsfw.journal.report import Facts, report
+from dnsfw.journal.tally import Denial, Tally, because, remedy, what, who
+from dnsfw.journal.writer import Journal
+from dnsfw.policies.reading import Loaded
 from firewall.overflow import LoadFile
 from policy import Bindings, Flow, Query, Request
 from resolver.server import Resolver
@@ -156,11 +156,11 @@ class Answers:
 
     async def _metrics(self) -> m.MetricsReport:
         """The library is loaded when it is first asked for, beside the loop: packets don't wait for that."""
-        metrics = await asyncio.to_thread(import_module, "dnsfw.metrics")
+        metrics = await asyncio.to_thread(import_module, "dnsfw.control.metrics")
         return m.MetricsReport(metrics.text(self.status()))
 
     def _statement(self) -> m.StatementReport:
-        from dnsfw.signing import sign  # noqa: PLC0415 - large, and seldom asked for
+        from dnsfw.journal.signing import sign  # noqa: PLC0415 - large, and seldom asked for
 
         identity, parts = self._identity, self._parts
         mode = "audit" if identity.audit else "enforce"

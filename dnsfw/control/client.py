@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from dnsfw import condition
-from dnsfw.control import SOCKET, framing
+from dnsfw.control import SOCKET, condition, framing
 from dnsfw.control.framing import NotUnderstoodError
 from dnsfw.control.messages import Answer, Question, Refused
 from dnsfw.errors import DnsfwError, UsageError
-from dnsfw.namespaces import network_namespace_id
-from dnsfw.runs import STATE_ROOT
+from dnsfw.host.runs import STATE_ROOT
+from dnsfw.machine.namespaces import network_namespace_id
 
 _SOCKETS: Final = Path("/proc/net/unix")
 _PATIENCE: Final = 40.0  # seconds; more than the guard gives itself

@@ -9,6 +9,8 @@ from typing import Final, Literal
 
 import msgspec
 
+from dnsfw.journal.writer import JournalState
+
 VERSION: Final = 1
 
 
@@ -130,17 +132,6 @@ class UpstreamState(msgspec.Struct, frozen=True):
     rtt: float | None
 
 
-class JournalState(msgspec.Struct, frozen=True):
-    """`file` is "" where none is kept. `lost` records are in no file; `trouble` says why not."""
-
-    file: str
-    written: int
-    folded: int
-    lost: int
-    trouble: str
-    failing: bool = False
-
-
 class Lives(msgspec.Struct, frozen=True):
     """Was the guard ever down? `restarts` of its engine, when the last was and why; "" where there was none."""
 
@@ -238,7 +229,7 @@ class MetricsReport(msgspec.Struct, frozen=True, tag="metrics-report"):
 
 
 class StatementReport(msgspec.Struct, frozen=True, tag="statement-report"):
-    """`statement` is JSON: a report with the guard's signature (dnsfw/signing.py)."""
+    """`statement` is JSON: a report with the guard's signature (dnsfw/journal/signing.py)."""
 
     statement: str
 

@@ -1,6 +1,6 @@
 """Answers of a guard as text for people.
 
-Law: pure. What a process called itself, or a name, has been made harmless before (`dnsfw.tally`); JSON is as it comes.
+Law: pure. What a process called itself, or a name, has been made harmless before (`dnsfw.journal.tally`); JSON is as it comes.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from dnsfw.control import messages as m
-from dnsfw.tally import printable, several
+from dnsfw.journal.tally import printable, several
+from dnsfw.journal.writer import JournalState
 
 _UNITS = ((172_800, 86_400, "d"), (7_200, 3_600, "h"), (120, 60, "min"), (0, 1, "s"))  # from when on, seconds, name
 _PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6"}
@@ -49,7 +50,7 @@ def _policy(policy: m.PolicyState, now: datetime) -> Iterator[str]:
     yield f"              sha256 {policy.sha256}, read {_ago(policy.loaded, now)}"
 
 
-def _journal(journal: m.JournalState) -> Iterator[str]:
+def _journal(journal: JournalState) -> Iterator[str]:
     if not journal.file:
         yield "  journal     none"
         return

@@ -1,6 +1,6 @@
 """A guard's statement as text, and whether it can be believed.
 
-Law: what commands show; the statement itself is `dnsfw.signing`'s.
+Law: what commands show; the statement itself is `dnsfw.journal.signing`'s.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import click
 import msgspec
 
 from dnsfw.errors import UsageError
-from dnsfw.report import Report
-from dnsfw.signing import Statement, StatementError, verify
-from dnsfw.tally import printable, several
+from dnsfw.journal.report import Report
+from dnsfw.journal.signing import Statement, StatementError, verify
+from dnsfw.journal.tally import printable, several
 
 LARGEST: Final = 8 << 20  # octets; a report has some hundred rows
 

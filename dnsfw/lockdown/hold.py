@@ -21,7 +21,7 @@ import msgspec
 from dnsfw.errors import SetupError, UsageError
 from dnsfw.lockdown import acl, sudoers
 from dnsfw.lockdown.wanted import Lockdown, Undo
-from dnsfw.namespaces import bind, unmount
+from dnsfw.machine.namespaces import bind, unmount
 
 _CONTAINER_SOCKETS = (
     "run/docker.sock",

@@ -20,8 +20,8 @@ def demo_command(*, as_json: bool) -> None:
     Everything happens in network namespaces on this machine: a tiny internet, and a laptop on it. No packet leaves the
     machine, and nothing remains. Exit status 0: nothing unexpected got through and the honest build worked; 1: not so.
     """
+    from dnsfw.host.preflight import check  # noqa: PLC0415
     from dnsfw.playground.demo import main  # noqa: PLC0415 - rich, and the playground
-    from dnsfw.preflight import check  # noqa: PLC0415
 
     check("demo")
     raise SystemExit(main(_dependency_user(), as_json=as_json))

@@ -14,7 +14,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from dnsfw.namespaces import bind, private_mounts
+from dnsfw.machine.namespaces import bind, private_mounts
 from dnsfw.playground import atlas
 from dnsfw.playground.control import Message, answer_questions
 from dnsfw.playground.relay import DatagramForwarder, relay

@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 from dnsfw.errors import SetupError
-from dnsfw.namespaces import NetworkNamespace
+from dnsfw.machine.namespaces import NetworkNamespace
 from dnsfw.playground import atlas
 
 WIRE = "laptop"  # the internet's interface, named after who is at the other end

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from dnsfw.namespaces import NetworkNamespace
+from dnsfw.machine.namespaces import NetworkNamespace
 from dnsfw.playground import atlas
 from dnsfw.playground.arrival import Arrival
 from dnsfw.playground.certificates import make_site_certificates

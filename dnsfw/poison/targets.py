@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import ClassVar, Protocol, Self
 
-from dnsfw.gate import Gate
+from dnsfw.engine.gate import Gate
 from dnsfw.poison.scenario import FlowCheck, Scenario, written_out
 from dnsfw.poison.upstream import Place
 from dnsfw.poison.verdict import Probe, Standard

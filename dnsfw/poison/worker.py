@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from dnsfw.namespaces import NetworkNamespace
+from dnsfw.machine.namespaces import NetworkNamespace
 from dnsfw.playground.control import Message, answer_questions
 from dnsfw.poison.bench import Stage, play
 from dnsfw.poison.scenario import shipped

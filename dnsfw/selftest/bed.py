@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from dnsfw.errors import SetupError
-from dnsfw.namespaces import NetworkNamespace
+from dnsfw.machine.namespaces import NetworkNamespace
 from dnsfw.playground import atlas
 from dnsfw.playground.arrival import Arrival
 from dnsfw.playground.certificates import make_site_certificates

@@ -26,9 +26,9 @@ def selftest_command(*, in_run: bool, as_json: bool, junit: TextIO | None) -> No
     \b
     Exit status: 0 if nothing got out that should not; 1 for any hole; 125 where nothing could be proven.
     """
-    from dnsfw import preflight, runs  # noqa: PLC0415
+    from dnsfw.host import preflight, runs  # noqa: PLC0415
     from dnsfw.selftest import battery, report  # noqa: PLC0415
-    from dnsfw.up import name  # noqa: PLC0415
+    from dnsfw.supervisor.up import name  # noqa: PLC0415
 
     preflight.check("selftest")
     uid = _unprivileged_user(battery.NOBODY)

@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dnsfw import config
-from dnsfw.custody import replaceable
 from dnsfw.errors import SetupError
+from dnsfw.machine.custody import replaceable
+from dnsfw.machine.privilege import ROOT
 from dnsfw.place import ENGINE_USER, PROXY_USER
-from dnsfw.policies import Surroundings, valid_policy
-from dnsfw.privilege import ROOT
+from dnsfw.policies.reading import Surroundings, valid_policy
 from policy import Key, Kind, Rule
 
 _HERE = Path(__file__).parent

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from dnsfw.journal.signing import verify
 from dnsfw.playground import atlas
 from dnsfw.playground.world import Playground, Setting
-from dnsfw.signing import verify
 from tests.action.standin import NODE, ROOT, Job, Step, container, job
 
 pytestmark = pytest.mark.kernel
@@ -49,7 +49,8 @@ def using(policy: str = POLICY, **inputs: str) -> Step:
 
 def policy_digest() -> str:
     """Of what the job said, and the presets that it asked for."""
-    presets = [(ROOT / f"dnsfw/presets/{name}.policy").read_text("utf-8") for name in ("github-runner", "os-basics")]
+    folder = ROOT / "dnsfw/policies/presets"
+    presets = [(folder / f"{name}.policy").read_text("utf-8") for name in ("github-runner", "os-basics")]
     included = "@include github-runner\n@include os-basics\n@include workflow.policy\n"
     return hashlib.sha256("".join([included, *presets, POLICY]).encode()).hexdigest()
 

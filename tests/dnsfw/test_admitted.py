@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from dnsfw.admitted import SILENCE, Admission, Admitted
-from dnsfw.gate import Gate
-from dnsfw.records import Entry
+from dnsfw.engine.admitted import SILENCE, Admission, Admitted
+from dnsfw.engine.gate import Gate
+from dnsfw.journal.records import Entry
 from policy import Action, Bindings, Flow, Owner, Proto, Seen, Spoken, address
 from policy.parse import parse
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from dnsfw import calls
 from dnsfw.errors import SetupError
+from dnsfw.inspection import calls
 
 _X86 = Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h")
 _GENERIC = Path("/usr/include/asm-generic/unistd.h")
@@ -37,8 +37,9 @@ def test_an_unknown_machine_is_a_clear_error() -> None:
 
 _TRIES = """
 import ctypes, errno, fcntl, json, os, platform, socket, threading
-from dnsfw import calls, seccomp
-from dnsfw.privilege import ROOT, become
+from dnsfw.inspection import calls
+from dnsfw.machine import seccomp
+from dnsfw.machine.privilege import ROOT, become
 
 def tried(action):
     try:

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dnsfw.config import NOTHING, Given, effective, parse_config, read_config, show
-from dnsfw.custody import replaceable
 from dnsfw.errors import UsageError
+from dnsfw.machine.custody import replaceable
 from tests.dnsfw.commands import dnsfw
 
 FILE = """\

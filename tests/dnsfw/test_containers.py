@@ -22,7 +22,7 @@ from bpf.source import Description
 from dnsfw.containers import inquirer
 from dnsfw.containers.api import EngineSocket, Named, UnansweredError
 from dnsfw.containers.known import Containers, Inquiry
-from dnsfw.privilege import Capability, User
+from dnsfw.machine.privilege import Capability, User
 
 ID = "4f6d2a9c" * 8
 OTHER = "0123abcd" * 8

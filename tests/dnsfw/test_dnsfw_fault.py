@@ -12,9 +12,9 @@ from ipaddress import ip_address
 import pytest
 from dnslib import RCODE, DNSRecord
 
-from dnsfw.gate import Gate
-from dnsfw.namespaces import NetworkNamespace
-from dnsfw.records import Entry, to_record
+from dnsfw.engine.gate import Gate
+from dnsfw.journal.records import Entry, to_record
+from dnsfw.machine.namespaces import NetworkNamespace
 from firewall.answers import Answer
 from firewall.packet import PacketError
 from firewall.peeks import Peeks

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dnsfw.cgroups import own_directory, parse_mounts
 from dnsfw.channel import Failed, Finish, Finished, Listening, Message, Serving, Turned, channel_pair
 from dnsfw.errors import EXIT_USAGE, SetupError, UsageError
-from dnsfw.lifecycle import Life, Turn
-from dnsfw.policies import Surroundings, load_policy
-from dnsfw.privilege import ROOT, User, calling_user
+from dnsfw.journal.lifecycle import Life, Turn
+from dnsfw.machine.cgroups import own_directory, parse_mounts
+from dnsfw.machine.privilege import ROOT, User, calling_user
+from dnsfw.policies.reading import Surroundings, load_policy
 
 HYBRID = """\
 sysfs /sys sysfs rw 0 0

@@ -21,11 +21,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dnsfw.errors import UsageError
-from dnsfw.folding import Folding
-from dnsfw.journal import Journal, Keeping
-from dnsfw.journalfile import Rotation, turn_over
-from dnsfw.privilege import ROOT
-from dnsfw.records import SCHEMA, Entry, Record, schema, to_record
+from dnsfw.journal.file import Rotation, turn_over
+from dnsfw.journal.folding import Folding
+from dnsfw.journal.records import SCHEMA, Entry, Record, schema, to_record
+from dnsfw.journal.writer import Journal, Keeping
+from dnsfw.machine.privilege import ROOT
 from policy import Action, Decision, Flow, Kind, Owner, Query, Reason, Rule, Seen, Source, Spent, Spoken
 from policy.names import Pattern
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from dnsfw import uplink
 from dnsfw.errors import SetupError
-from dnsfw.uplink import HostNetwork, Link, choose_link, forwarding_sysctls, parse_host
+from dnsfw.host import uplink
+from dnsfw.host.uplink import HostNetwork, Link, choose_link, forwarding_sysctls, parse_host
 
 POOLS = [IPv4Network("198.18.0.0/15"), IPv4Network("10.253.0.0/16")]
 LINK = Link("dnsfw-abc123", IPv4Network("198.18.0.4/30"), IPv6Network("fd64:6e73:6677:1::/64"), 1400)

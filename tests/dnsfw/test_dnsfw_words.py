@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dnsfw.channel import Finished, channel_pair
-from dnsfw.records import Entry
-from dnsfw.tally import Tally, printable, summary
+from dnsfw.journal.records import Entry
+from dnsfw.journal.tally import Tally, printable, summary
 from policy import Action, Decision, Flow, Owner, Query, Reason, Seen, Spoken
 from policy.parse import parse
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from dnsfw.gate import Gate
-from dnsfw.journal import Journal, Keeping
-from dnsfw.privilege import ROOT
-from dnsfw.records import Entry, SeenRecord, to_record
-from dnsfw.tally import Tally
+from dnsfw.engine.gate import Gate
+from dnsfw.journal.records import Entry, SeenRecord, to_record
+from dnsfw.journal.tally import Tally
+from dnsfw.journal.writer import Journal, Keeping
+from dnsfw.machine.privilege import ROOT
 from policy import Action, Bindings, Decision, Flow, Owner, Proto, Query, Reason, Seen, Spoken, address
 from policy.parse import parse
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from dnsfw.gate import Gate
-from dnsfw.records import Entry, to_record
-from dnsfw.tally import Tally, summary
+from dnsfw.engine.gate import Gate
+from dnsfw.journal.records import Entry, to_record
+from dnsfw.journal.tally import Tally, summary
 from policy import Action, Bindings, Budgets, Flow, Limits, Proto, Query, Reason, address
 from policy.parse import parse
 

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from dnsfw.gate import Gate
-from dnsfw.lending import Lender
-from dnsfw.requests import Conversation
+from dnsfw.engine.gate import Gate
+from dnsfw.engine.lending import Lender
+from dnsfw.engine.requests import Conversation
 from policy import Action, Address, Bindings, Flow, Proto, address
 from policy.parse import parse
 from proxy import messages

@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dnsfw.errors import SetupError, UsageError
+from dnsfw.host.runs import claimed
 from dnsfw.lockdown import acl, sudoers
 from dnsfw.lockdown.hold import Hold, Host, take_back
 from dnsfw.lockdown.wanted import Lockdown, Undo
-from dnsfw.runs import claimed
 
 USER = pwd.getpwnam("games")
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="other users' rights are root's to change")

@@ -12,10 +12,11 @@ from urllib.request import urlopen
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from dnsfw import metrics
 from dnsfw.control import messages as m
+from dnsfw.control import metrics
+from dnsfw.control.scrape import Scrape
 from dnsfw.errors import SetupError
-from dnsfw.scrape import Scrape
+from dnsfw.journal.writer import JournalState
 
 REPORT = m.StatusReport(
     name="up-1",
@@ -31,7 +32,7 @@ REPORT = m.StatusReport(
     owners=m.OwnersState("BPF", {"known": 8, "unknown": 1}, {"flows": 5}),
     bindings=m.BindingsState(12, 1),
     upstreams=(m.UpstreamState("192.0.2.1", "answers", 0.25), m.UpstreamState("192.0.2.2", "silent", None)),
-    journal=m.JournalState("/j", 10, 20, 2, "full", failing=True),
+    journal=JournalState("/j", 10, 20, 2, "full", failing=True),
     lockdown=(),
     lives=m.Lives(3, "2030-01-01T00:02:00.000000Z", "killed"),
     versions={"dnsfw": "1.2.3"},

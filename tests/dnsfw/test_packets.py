@@ -12,10 +12,10 @@ from dataclasses import replace
 
 import pytest
 
-from dnsfw.gate import Gate
-from dnsfw.packets import Packets
-from dnsfw.records import Entry
-from dnsfw.storms import Storms
+from dnsfw.engine.gate import Gate
+from dnsfw.engine.packets import Packets
+from dnsfw.engine.storms import Storms
+from dnsfw.journal.records import Entry
 from firewall.overflow import Load
 from firewall.ruleset import Plan
 from policy import Action, Bindings, Owner, Reason, address

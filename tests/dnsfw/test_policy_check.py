@@ -12,10 +12,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from dnsfw.dump import PolicyRecord, schema
 from dnsfw.errors import UsageError
-from dnsfw.policies import Surroundings, load_policy
-from dnsfw.privilege import calling_user
+from dnsfw.machine.privilege import calling_user
+from dnsfw.policies.dump import PolicyRecord, schema
+from dnsfw.policies.reading import Surroundings, load_policy
 from policy import render
 from policy.parse import parse
 from tests.dnsfw.commands import dnsfw
@@ -416,13 +416,13 @@ def test_enforcing_loads_none_of_this() -> None:
     tools = {
         "yaml",
         "publicsuffixlist",
-        "dnsfw.check",
-        "dnsfw.explain",
-        "dnsfw.format",
-        "dnsfw.registries",
+        "dnsfw.policies.check",
+        "dnsfw.policies.explain",
+        "dnsfw.policies.format",
+        "dnsfw.policies.registries",
         "policy.lint",
     }
-    script = f"import sys, dnsfw.cli, dnsfw.run, dnsfw.up, dnsfw.engine; print({tools} & set(sys.modules))"
+    script = f"import sys, dnsfw.cli, dnsfw.supervisor.run, dnsfw.supervisor.up, dnsfw.engine.main; print({tools} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from dnsfw.format import formatted
+from dnsfw.policies.format import formatted
 from policy import PolicyInvalid
 from policy.parse import parse
 from tests.dnsfw.commands import dnsfw

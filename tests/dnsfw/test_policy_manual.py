@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dnsfw.registries import _TOOLS
+from dnsfw.policies.registries import _TOOLS
 from policy.parse import DEPTH_LIMIT, LINE_LIMIT, TEXT_LIMIT
 from tests.dnsfw.commands import dnsfw
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dnsfw.policies import PRESETS, Library, Surroundings, parse_policy, preset_names
-from dnsfw.privilege import calling_user
+from dnsfw.machine.privilege import calling_user
+from dnsfw.policies.reading import PRESETS, Library, Surroundings, parse_policy, preset_names
 from policy import Action, Policy, PolicyInvalid, Rule
 from tests.dnsfw.commands import dnsfw
 

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dnsfw.asking import Asking
-from dnsfw.privilege import User, calling_user
-from dnsfw.registries import _line, registry_rules
+from dnsfw.machine.asking import Asking
+from dnsfw.machine.privilege import User, calling_user
+from dnsfw.policies.registries import _line, registry_rules
 from policy import Action, Kind
 from policy.parse import parse
 from tests.dnsfw.commands import dnsfw

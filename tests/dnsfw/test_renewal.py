@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from dnsfw import cgroups
 from dnsfw.channel import JudgedAgain, Kept
-from dnsfw.guard import Guard, guarding
+from dnsfw.machine import cgroups
+from dnsfw.machine.privilege import calling_user
 from dnsfw.place import GuardOptions, Place
-from dnsfw.privilege import calling_user
+from dnsfw.supervisor.guard import Guard, guarding
 from firewall.conntrack import Conntrack
 from firewall.marks import GENERATIONS
 from policy.values import Flow

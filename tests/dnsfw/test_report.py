@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dnsfw.lifecycle import Gap
-from dnsfw.records import Entry
-from dnsfw.report import Denied, Facts, Reached, Report, report, schema
-from dnsfw.signing import StatementError, public_key, sign, verify
-from dnsfw.tally import Tally
+from dnsfw.journal.lifecycle import Gap
+from dnsfw.journal.records import Entry
+from dnsfw.journal.report import Denied, Facts, Reached, Report, report, schema
+from dnsfw.journal.signing import StatementError, public_key, sign, verify
+from dnsfw.journal.tally import Tally
 from policy import Action, Decision, Flow, Owner, Query, Reason
 
 LOOPBACK = ip_address("127.0.0.1")

@@ -8,10 +8,10 @@ from contextlib import suppress
 
 import pytest
 
-from dnsfw.gate import Gate
-from dnsfw.records import Entry, to_record
-from dnsfw.requests import Conversation
-from dnsfw.tally import Tally, summary
+from dnsfw.engine.gate import Gate
+from dnsfw.engine.requests import Conversation
+from dnsfw.journal.records import Entry, to_record
+from dnsfw.journal.tally import Tally, summary
 from policy import Action, Bindings, Flow, Owner, Reason, Request, address
 from policy.parse import parse
 from proxy.messages import (

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dnsfw.errors import SetupError
-from dnsfw.resolvconf import BACKUP, Host, give_back, guarded_resolv_conf, pointed_here
+from dnsfw.host.resolvconf import BACKUP, Host, give_back, guarded_resolv_conf, pointed_here
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from dnsfw.errors import SetupError, UsageError
-from dnsfw.notify import Notify, Watched, watchdog_interval
+from dnsfw.host.notify import Notify, Watched, watchdog_interval
 from dnsfw.service.install import install, uninstall
 
 UNIT = "etc/systemd/system/dnsfw.service"

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dnsfw.gate import Gate
-from dnsfw.records import Entry
-from dnsfw.sharedlog import LARGEST, SharedLog
-from dnsfw.snapshot import Known, Snapshot
-from dnsfw.tally import Tally
+from dnsfw.engine.gate import Gate
+from dnsfw.engine.snapshot import Known, Snapshot
+from dnsfw.journal.records import Entry
+from dnsfw.journal.shared import LARGEST, SharedLog
+from dnsfw.journal.tally import Tally
 from policy import Action, Bindings, Budgets, Decision, Flow, Limits, Policy, Proto, Query, Reason, address
 from policy.parse import parse
 

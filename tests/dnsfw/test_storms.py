@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from dnsfw.lifecycle import Life
-from dnsfw.storms import Storms
+from dnsfw.engine.storms import Storms
+from dnsfw.journal.lifecycle import Life
 from firewall.overflow import Load
 from tests.dnsfw.test_renewal import FIRST, STAYS, Guarded, under_guard
 from tests.firewall.street import STRANGER, Street

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dnsfw.custody import roots_alone
+from dnsfw.machine.custody import roots_alone
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes files of others, which root may")
 

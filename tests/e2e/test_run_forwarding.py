@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dnsfw.forwarding import restrictive
+from dnsfw.host.forwarding import restrictive
 from dnsfw.playground import atlas
 from dnsfw.playground.world import Playground, Setting
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from dnsfw.machine.privilege import Capability
 from dnsfw.place import ENGINE_USER
 from dnsfw.playground.world import Playground
-from dnsfw.privilege import Capability
 
 pytestmark = pytest.mark.kernel
 

@@ -8,10 +8,10 @@ import sys
 
 import pytest
 
-from dnsfw import seccomp
 from dnsfw.errors import SetupError
+from dnsfw.machine import seccomp
+from dnsfw.machine.privilege import ROOT, become
 from dnsfw.playground.world import Playground
-from dnsfw.privilege import ROOT, become
 
 SYSCALL = """
 import ctypes, errno, os

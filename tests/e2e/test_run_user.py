@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from dnsfw.cgroups import find_root
+from dnsfw.machine.cgroups import find_root
+from dnsfw.machine.privilege import HARMLESS_TO_THE_GUARD, Capability
 from dnsfw.playground.laptop import HELPER_SOCKET
 from dnsfw.playground.world import Playground
-from dnsfw.privilege import HARMLESS_TO_THE_GUARD, Capability
 from tests.e2e.inside import PYTHON, Inside, Laptop, as_sudo
 
 pytestmark = pytest.mark.kernel

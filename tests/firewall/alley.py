@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from dnsfw.namespaces import NetworkNamespace
+from dnsfw.machine.namespaces import NetworkNamespace
 from tests.firewall.street import PATIENCE, End, Street, built
 
 type Kind = Literal["bridge", "ptp"]

@@ -21,7 +21,7 @@ from typing import Self
 
 import pytest
 
-from dnsfw.namespaces import NetworkNamespace
+from dnsfw.machine.namespaces import NetworkNamespace
 from firewall.answers import Answer
 from firewall.packet import PacketError
 from firewall.queue import Queue

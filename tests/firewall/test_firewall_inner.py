@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dnsfw.namespaces import NetworkNamespace
+from dnsfw.machine.namespaces import NetworkNamespace
 from firewall.inner import InnerBridges, inner_bridges
 from firewall.nft import NftError
 from firewall.ruleset import Plan

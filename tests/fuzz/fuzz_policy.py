@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from dnsfw.format import formatted
+from dnsfw.policies.format import formatted
 from policy import Policy, PolicyInvalid, render
 from policy.lint import lint
 from policy.parse import ERROR_LIMIT, parse

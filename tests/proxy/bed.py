@@ -18,11 +18,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dnsfw.gate import Gate
-from dnsfw.namespaces import NetworkNamespace
+from dnsfw.engine.gate import Gate
+from dnsfw.engine.requests import answer
+from dnsfw.journal.records import Entry
+from dnsfw.machine.namespaces import NetworkNamespace
 from dnsfw.playground.certificates import Certificates, make_certificates
-from dnsfw.records import Entry
-from dnsfw.requests import answer
 from policy import Action, Bindings, Owner, address
 from policy.parse import parse
 

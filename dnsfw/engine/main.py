@@ -1,0 +1,300 @@
+"""The engine: resolver, queue and gate in one process and one event loop.
+
+Law: composition only. It is born root to bind its sockets in the guarded network namespace, then keeps a user id and
+the capabilities that verdicts, attribution and map look-ups need. No kernel object that it makes outlives it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import sys
+import time
+from contextlib import ExitStack, nullcontext, suppress
+from functools import partial
+from typing import TYPE_CHECKING
+
+from bpf.sockdiag import SockDiag
+from dnsfw.channel import (
+    Alive,
+    Channel,
+    Effective,
+    Failed,
+    Finish,
+    Finished,
+    Held,
+    JudgeAgain,
+    Ready,
+    Renew,
+    TurnedOver,
+    Wanted,
+)
+from dnsfw.control.access import Access
+from dnsfw.control.answers import Answers, Identity, InForce, Parts
+from dnsfw.control.recent import Recent
+from dnsfw.control.server import ControlServer, listen
+from dnsfw.engine import beginning, requests
+from dnsfw.engine.attribution import Attribution
+from dnsfw.engine.conversations import Conversations
+from dnsfw.engine.gate import Gate
+from dnsfw.engine.health import Health
+from dnsfw.engine.liveflows import LiveFlows, judge_again
+from dnsfw.engine.orders import Orders
+from dnsfw.engine.renewal import Judges, Renewal
+from dnsfw.engine.snapshot import Known, Snapshot
+from dnsfw.engine.storms import Storms
+from dnsfw.engine.watching import Told, watched
+from dnsfw.errors import DnsfwError
+from dnsfw.host.notify import watchdog_interval
+from dnsfw.journal.lifecycle import Life, Turn
+from dnsfw.journal.records import Entry
+from dnsfw.journal.tally import Tally, several, summary
+from dnsfw.journal.writer import Journal, Keeping
+from dnsfw.machine.privilege import Capability, become, undumpable
+from dnsfw.machine.system import system_upstreams
+from dnsfw.place import QUEUE, EngineConfig, GuardOptions
+from dnsfw.terminal import complain
+from firewall.frames import LinkWatch
+from firewall.inner import InnerBridges
+from firewall.nft import NftError
+from firewall.overflow import LoadFile
+from policy import Bindings, Budgets
+from resolver.core import Refusal, ResolverConfig
+from resolver.listeners import Listeners
+from resolver.server import Resolver
+
+if TYPE_CHECKING:
+    from dnsfw.control.scrape import Scrape
+
+_SWITCH = 0.0005  # seconds until the journal's thread lets a packet's or a query's way go on; 5 ms by default
+# Verdicts on the queue; a cgroup's path from its number; map look-ups on kernels before 5.19.
+_KEPT = (Capability.NET_ADMIN, Capability.DAC_READ_SEARCH, Capability.BPF)
+
+
+def run(config: EngineConfig, channel: Channel) -> int:
+    """The engine's whole life; its exit status. The other end of `channel` is told why it can't start."""
+    try:
+        with ExitStack() as stack:
+            engine = Engine(config, channel, stack)
+            become(config.user, keep=(*_KEPT, *engine.also_kept))
+            undumpable()
+            sys.setswitchinterval(_SWITCH)
+            gc.freeze()  # code is no garbage: looking through it holds packets and queries up for 10 ms each time
+            asyncio.run(engine.serve(), loop_factory=asyncio.SelectorEventLoop)
+    except DnsfwError as error:
+        channel.send(Failed(error.problem, error.remedy, error.exit_status))
+        return error.exit_status
+    return 0
+
+
+class Engine:
+    """The parts, bound and connected. Made as root; `stack` lets go of them at the end."""
+
+    def __init__(self, config: EngineConfig, channel: Channel, stack: ExitStack) -> None:
+        options, place = config.options, config.place
+        self._audit = options.audit
+        self._channel = channel
+        self._beats_every = watchdog_interval(place.environ)
+        self._tally = Tally()
+        self._recent = Recent()
+        loaded = beginning.policy(config)
+        turn_over = partial(channel.send, Wanted("turn-over"))
+        self._journal = Journal(
+            options.journal, _mode(options), place.user, Keeping(options.rotation, turn_over, complain)
+        )
+        stack.callback(self._journal.close)
+        self._listeners, self._wide = config.listeners, config.wide
+        self._upstreams = options.upstreams or system_upstreams(guarding_host=place.network is None)
+        self._control_socket = stack.enter_context(listen(place.directory, place.user.uid))
+        with nullcontext() if place.network is None else place.network.entered():
+            diag = stack.enter_context(SockDiag())
+            load = stack.enter_context(LoadFile(QUEUE))
+            self._packets = beginning.packets(stack)
+            self._storms = Storms(load.read, self._journal.tell, time.time, audit=options.audit)
+            self._live = LiveFlows(stack, diag)
+        self._links = stack.enter_context(LinkWatch()) if place.network is None else None
+        self._inner = stack.enter_context(InnerBridges()) if self._links is not None else None
+        # The table is made while the compiler works.
+        beginning.say_listening(channel, loaded, first=config.policy is None)
+        self._inheritance = inheritance = beginning.inherit(channel)
+        self._attribution = Attribution(config, beginning.programs(channel, stack), diag, stack)
+        owners = self._attribution.owners
+        self.also_kept = self._attribution.capabilities
+        self._bindings = Bindings()
+        budgets = Budgets(options.limits)
+        known = Known(self._bindings, self._tally, budgets)
+        self._snapshot = Snapshot(config.log, known, loaded.policy, time.monotonic)
+        self._proxies = Conversations(config.keeper, self._journal.tell)
+        self._gate = Gate(
+            loaded.policy,
+            self._bindings,
+            owners.of,
+            self._record,
+            time.monotonic,
+            options.audit,
+            budgets,
+            inspects=self._proxies.held,
+        )
+        resolver = ResolverConfig(self._upstreams, refusal=Refusal.REFUSED if options.refused else Refusal.NXDOMAIN)
+        self._resolver = Resolver(resolver, self._gate, self._snapshot.bind, time.monotonic, self._gate.fault)
+        inside = Parts(
+            tally=self._tally,
+            recent=self._recent,
+            journal=self._journal,
+            resolver=self._resolver,
+            owners=owners,
+            bindings=self._bindings,
+            load=load,
+            policy=InForce(loaded, inheritance.since, inheritance.generation),
+            trouble=self._trouble,
+        )
+        # A host's policy is watched; a command's is what it was when the command began.
+        self._policy_files = inside.policy.files if place.network is None else dict
+        judges = Judges(self._gate, self._resolver, inside.policy, inheritance.inspected)
+        self._renewal = Renewal(channel, judges, self._journal.tell, time.time)
+        identity = Identity(
+            place.directory.name,
+            options.audit,
+            place.network is None,
+            place.began,
+            beginning.lives(inheritance),
+            gaps=beginning.gaps(inheritance, audit=options.audit),
+            seed=config.seed,
+        )
+        self._health = Health(self._gate, lambda told, answer: channel.send(told, [answer]))
+        self._orders = Orders(channel, self._renewal.reload, self._health.check)
+        answers = Answers(identity, inside, self._orders, time.monotonic)
+        self._scrape = _scrape(options.metrics_port, answers, stack)
+        self._control = ControlServer(Access(place.user.uid, options.token), answers.answer)
+
+    async def serve(self) -> None:
+        """Until the supervisor says so, or is gone."""
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._gate.escaped)
+        self._journal.start()  # not before privilege is gone: capset(2) is for one thread
+        behind = self._wide or Listeners((), ())
+        await self._resolver.serve(loop, self._listeners.udp, (*self._listeners.tcp, *behind.tcp), behind.udp)
+        self._packets.serve(loop, self._gate, self._storms)
+        if self._links is not None:
+            loop.add_reader(self._links.fileno(), self._cover_links)
+            self._cover_links()
+        self._proxies.serve(loop, partial(requests.answer, self._gate))
+        await self._control.serve(self._control_socket)
+        if self._scrape is not None:
+            self._scrape.start(loop)
+        self._tell_beginning()
+        with watched(self._policy_files, self._told(loop)):
+            self._channel.send(Ready())
+            self._beat(loop)
+            finish = await self._converse(loop)
+        self._packets.rest()
+        self._proxies.close()
+        self._control.close()
+        await self._resolver.close()
+        self._journal.close()
+        if finish:  # otherwise nobody is left to tell
+            self._report()
+
+    async def _converse(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Do what the supervisor says until it is time to end: False if it is gone."""
+        said = asyncio.Event()
+        while True:
+            loop.add_reader(self._channel.fileno(), said.set)
+            await said.wait()
+            loop.remove_reader(self._channel.fileno())
+            said.clear()
+            match self._channel.receive():
+                case Renew():
+                    (paper,) = self._channel.descriptors()
+                    self._renewal.offered(paper)
+                    os.close(paper)
+                case JudgeAgain(former, generation):
+                    self._channel.send(await judge_again(self._live, self._gate, former, generation))
+                case TurnedOver():
+                    (file,) = self._channel.descriptors()
+                    self._journal.continue_in(file)
+                case Held() as held:
+                    self._orders.heard(held)
+                case Effective(generation):
+                    self._renewal.effective(generation)
+                case last:
+                    return last == Finish()
+
+    def _told(self, loop: asyncio.AbstractEventLoop) -> Told:
+        want = partial(self._channel.send, Wanted("reload"))
+        return Told(
+            lambda: loop.call_soon_threadsafe(want),
+            lambda error: loop.call_soon_threadsafe(partial(self._gate.fault, error, None)),
+        )
+
+    def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Show signs of life where somebody watches."""
+        if self._beats_every is not None:
+            with suppress(OSError):  # the supervisor is gone, and we are about to be
+                self._channel.send(Alive())
+            loop.call_later(self._beats_every, self._beat, loop)
+
+    def _tell_beginning(self) -> None:
+        """What the engines before could not write down, and that there is one again."""
+        for life in self._inheritance.lives:
+            self._journal.tell(life)
+        if self._inheritance.deaths:
+            self._journal.tell(Life(Turn.RESTARTED, time.time(), "engine"))
+
+    def _cover_links(self) -> None:
+        """Devices appear at any time (container engines, VPNs): frames are stopped at each of them, and bridges that
+        lead nowhere but to this host's containers are known."""
+        for _, name in self._links.update() if self._links else ():
+            self._gate.fault(OSError(f"frames that a program makes itself are not stopped at the device {name}"), None)
+        try:
+            if self._inner is not None:
+                self._inner.update()
+        except NftError as error:
+            self._gate.fault(error, None)
+
+    def _report(self) -> None:
+        text = summary(self._tally, self._trouble(), audit=self._audit)
+        self._channel.send(Finished(self._tally.denied, text))
+
+    def _trouble(self) -> list[str]:
+        """Sentences about the guard itself."""
+        said = self._packets.trouble()
+        death = self._inheritance.last_death
+        if death is not None:
+            times = several(self._inheritance.deaths, "time")
+            meanwhile = "nothing was judged" if self._audit else "nothing new could leave"
+            said.append(f"the engine died {times}, the last one of {death.reason}; {meanwhile} until it was back")
+        said += self._proxies.trouble()
+        counters = self._resolver.counters
+        if counters.failed:
+            servers = ", ".join(str(upstream) for upstream in self._upstreams)
+            questions = several(counters.failed, "DNS question")
+            said.append(f"{questions} got no answer from {servers}; name another with --upstream")
+        if counters.filtered:
+            records = several(counters.filtered, "DNS record")
+            said.append(f"{records} removed: a public name must not have a private address")
+        if self._journal.lost:
+            records = several(self._journal.lost, "journal record")
+            said.append(f"{records} lost: {self._journal.trouble or 'too many at once'}")
+        return said
+
+    def _record(self, entry: Entry) -> None:
+        if not self._health.saw(entry):
+            self._tally.take(entry)
+            self._snapshot.take(entry)
+            self._recent.take(entry, time.time())
+        self._journal.record(entry)
+
+
+def _mode(options: GuardOptions) -> str:
+    return "audit" if options.audit else "enforce"
+
+
+def _scrape(port: int, answers: Answers, stack: ExitStack) -> Scrape | None:
+    """Metrics over HTTP, where they are wanted: the library takes room."""
+    if port == 0:
+        return None
+    from dnsfw.control.scrape import Scrape  # noqa: PLC0415
+
+    return stack.enter_context(Scrape(port, answers.status))

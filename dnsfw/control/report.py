@@ -1,6 +1,7 @@
 """Answers of a guard as text for people.
 
-Law: pure. What a process called itself, or a name, has been made harmless before (`dnsfw.journal.tally`); JSON is as it comes.
+Law: pure. What a process called itself, or a name, has been made harmless before (`dnsfw.journal.tally`);
+JSON is as it comes.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from dnsfw.machine import cgroups, command
 from dnsfw.machine.namespaces import NetworkNamespace
 from dnsfw.machine.privilege import User, calling_user
 from dnsfw.place import GuardOptions, Place
-from dnsfw.supervisor.guard import guarding
+from dnsfw.supervisor.starting import guarding
 from dnsfw.supervisor.waiting import WAITED, held_back, supervise
 from dnsfw.terminal import complain, show
 

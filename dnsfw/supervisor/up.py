@@ -26,7 +26,7 @@ from dnsfw.machine.privilege import calling_user
 from dnsfw.machine.system import system_upstreams
 from dnsfw.place import GuardOptions, Place
 from dnsfw.supervisor.detaching import detach
-from dnsfw.supervisor.guard import guarding
+from dnsfw.supervisor.starting import guarding
 from dnsfw.supervisor.waiting import WAITED, held_back, until_told
 from dnsfw.terminal import say, show
 

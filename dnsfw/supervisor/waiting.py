@@ -28,7 +28,7 @@ def held_back() -> Iterator[None]:
 
 
 class Tended(Protocol):
-    """What needs looking after while we wait: `dnsfw.supervisor.guard.Guard`. `stop_wanted` asks for an end of it all."""
+    """What needs looking after while we wait: a `Guard`, say. `stop_wanted` asks for an end of it all."""
 
     stop_wanted: bool
 

@@ -422,7 +422,8 @@ def test_enforcing_loads_none_of_this() -> None:
         "dnsfw.policies.registries",
         "policy.lint",
     }
-    script = f"import sys, dnsfw.cli, dnsfw.supervisor.run, dnsfw.supervisor.up, dnsfw.engine.main; print({tools} & set(sys.modules))"
+    enforcing = "dnsfw.cli, dnsfw.supervisor.run, dnsfw.supervisor.up, dnsfw.engine.main"
+    script = f"import sys, {enforcing}; print({tools} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
 

@@ -17,7 +17,8 @@ from dnsfw.channel import JudgedAgain, Kept
 from dnsfw.machine import cgroups
 from dnsfw.machine.privilege import calling_user
 from dnsfw.place import GuardOptions, Place
-from dnsfw.supervisor.guard import Guard, guarding
+from dnsfw.supervisor.guard import Guard
+from dnsfw.supervisor.starting import guarding
 from firewall.conntrack import Conntrack
 from firewall.marks import GENERATIONS
 from policy.values import Flow

@@ -179,6 +179,7 @@ class Engine:
         if self._links is not None:
             loop.add_reader(self._links.fileno(), self._cover_links)
             self._cover_links()
+        self._attribution.serve(loop)
         self._proxies.serve(loop, partial(requests.answer, self._gate))
         await self._control.serve(self._control_socket)
         if self._scrape is not None:

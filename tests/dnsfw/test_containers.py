@@ -1,19 +1,14 @@
-"""Container engines, played by real HTTP servers on Unix sockets: what is asked, believed, and never waited for."""
+"""Container engines: what is asked, believed, and never waited for."""
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import socket
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler
+from dataclasses import dataclass
 from pathlib import Path
-from queue import Queue
-from socketserver import ThreadingUnixStreamServer
-from typing import Any
 
 import pytest
 
@@ -23,88 +18,17 @@ from dnsfw.containers import inquirer
 from dnsfw.containers.api import EngineSocket, Named, UnansweredError
 from dnsfw.containers.known import Containers, Inquiry
 from dnsfw.machine.privilege import Capability, User
+from tests.dnsfw.engines import FakeEngine, playing
 
 ID = "4f6d2a9c" * 8
 OTHER = "0123abcd" * 8
 
 
-@dataclass
-class FakeEngine:
-    """Speaks as Docker, Podman or CRI-O does, of `containers`: id → (image, name)."""
-
-    containers: dict[str, tuple[str, str]] = field(default_factory=dict)
-    raw: dict[str, bytes] = field(default_factory=dict)  # path → what to answer instead
-    asked: list[str] = field(default_factory=list)
-    stream: Queue[bytes | None] = field(default_factory=Queue)  # of /events; None ends it
-    followed: threading.Event = field(default_factory=threading.Event)
-
-    def make(self, container: str, image: str, name: str) -> None:
-        self.containers[container] = image, name
-        attributes = {"image": image, "name": name}
-        self.stream.put(json.dumps({"Action": "create", "Actor": {"ID": container, "Attributes": attributes}}).encode())
-
-    def answer(self, path: str) -> Any:
-        if path == "/containers/json":
-            return [{"Id": container, "Image": "sha256:x"} for container in self.containers]
-        container = path.split("/")[2]
-        if container not in self.containers:
-            return None
-        image, name = self.containers[container]
-        if path.endswith("/json"):
-            return {"Id": container, "Name": f"/{name}", "Image": "sha256:x", "Config": {"Image": image}}
-        return {"name": name, "image": image, "pid": 1}
-
-
-class Handler(BaseHTTPRequestHandler):
-    engine: FakeEngine
-
-    def do_GET(self) -> None:
-        self.engine.asked.append(self.path)
-        if self.path.startswith("/events"):
-            self._stream()
-        elif self.path in self.engine.raw:
-            self._send(200, self.engine.raw[self.path])
-        elif (said := self.engine.answer(self.path)) is None:
-            self._send(404, b"{}")
-        else:
-            self._send(200, json.dumps(said).encode())
-            if self.path == "/containers/json":
-                self.engine.followed.set()
-
-    def _send(self, status: int, body: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def _stream(self) -> None:
-        self.send_response(200)
-        self.end_headers()
-        while (line := self.engine.stream.get()) is not None:
-            self.wfile.write(line + b"\n")
-
-    def address_string(self) -> str:
-        return "unix"
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
-        """Quiet."""
-
-
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[tuple[FakeEngine, Path]]:
-    fake, path = FakeEngine(), tmp_path / "engine.sock"
-    handler = type("OneHandler", (Handler,), {"engine": fake})
-    with ThreadingUnixStreamServer(str(path), handler) as server:
-        server.daemon_threads = True
-        server.block_on_close = False
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        try:
-            yield fake, path
-        finally:
-            fake.stream.put(None)
-            server.shutdown()
-            thread.join()
+    path = tmp_path / "engine.sock"
+    with playing(path) as fake:
+        yield fake, path
 
 
 def socket_of(path: Path, kind: str = "docker", owner: int | None = None) -> EngineSocket:

@@ -6,12 +6,13 @@ ALLOW into a DENY. Entropy is told, for people to read; numbers that anyone can 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import log2
 from typing import Final
 
 from policy.decide import Decision
 from policy.names import Pattern
+from policy.value import Value
 from policy.values import Action, Query, Reason
 
 MINUTE: Final = 60.0
@@ -36,16 +37,19 @@ class Limits:
     octets_a_job: int = 16_384
 
 
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """What one wildcard has cost so far, this question with it. `entropy` is of the octets that the asker chose in
-    this name, in bits an octet."""
+class Spent(Value, frozen=True):
+    """What one wildcard has cost so far, this question with it. `chosen` is what the asker chose in its name."""
 
     names_minute: int
     octets_minute: int
     names_job: int
     octets_job: int
-    entropy: float
+    chosen: str
+
+    @property
+    def entropy(self) -> float:
+        """Of what was chosen, in bits an octet."""
+        return entropy(self.chosen)
 
     def within(self, limits: Limits) -> bool:
         return (
@@ -56,26 +60,29 @@ class Spent:
         )
 
 
+_NOTHING: Final = Spent(0, 0, 0, 0, "")
+
+
 @dataclass(slots=True)
 class _Account:
     """One wildcard's. `known` holds hashes of the names that were paid for: never more than the job's limit."""
 
     known: set[int] = field(default_factory=set)
     since: float = 0.0
-    spent: Spent = Spent(0, 0, 0, 0, 0.0)
+    spent: Spent = _NOTHING
 
     def price(self, chosen: str, now: float) -> Spent:
         """What there would be on the account with one more name."""
         before = self.spent
         if now - self.since >= MINUTE:
-            before = replace(before, names_minute=0, octets_minute=0)
+            before = before.but(names_minute=0, octets_minute=0)
         size = len(chosen)
         return Spent(
             before.names_minute + 1,
             before.octets_minute + size,
             before.names_job + 1,
             before.octets_job + size,
-            entropy(chosen),
+            chosen,
         )
 
     def pay(self, name: str, price: Spent, now: float) -> None:
@@ -110,7 +117,7 @@ class Budgets:
         if decision.action is not Action.ALLOW or rule is None:
             return decision, None
         if query.qtype not in SENSIBLE_TYPES:
-            return replace(decision, action=Action.DENY, reason=Reason.TYPE), None
+            return decision.but(action=Action.DENY, reason=Reason.TYPE), None
         host = rule.destination
         if not isinstance(host, Pattern) or not (host.deep or host.label):
             return decision, None  # a name that policy spells out says nothing
@@ -121,7 +128,7 @@ class Budgets:
             return decision, None
         price = account.price(query.name.removesuffix(host.base), now)
         if not price.within(self._limits):
-            return replace(decision, action=Action.DENY, reason=Reason.BUDGET), price
+            return decision.but(action=Action.DENY, reason=Reason.BUDGET), price
         account.pay(query.name, price, now)
         return decision, price
 

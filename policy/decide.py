@@ -16,6 +16,7 @@ from policy import paths
 from policy.index import Index, Policy
 from policy.names import InvalidNameError, canonical
 from policy.rules import Flag, Kind, Rule
+from policy.value import Value
 from policy.values import (
     Action,
     Address,
@@ -45,8 +46,7 @@ NAMING_PORTS = frozenset({80, 443})
 type Miss = Callable[[Rule], Reason | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Value, frozen=True):
     """`rule` decided; where reason is PORT, OWNER, PATH or METHOD it is one that came nearest. `name` is the name that
     the rule was reached by, None for an address rule."""
 
@@ -213,7 +213,7 @@ def identified(policy: Policy, flow: Flow, owner: Owner | None, names: Sequence[
 
 def _opened(decision: Decision) -> Decision:
     """A flow that is open can't be sent to the proxy any more."""
-    return replace(decision, action=Action.DENY, reason=Reason.NAME) if decision.action is Action.INSPECT else decision
+    return decision.but(action=Action.DENY, reason=Reason.NAME) if decision.action is Action.INSPECT else decision
 
 
 def _request(policy: Policy, request: Request, owner: Owner | None, names: Sequence[str]) -> Decision:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
+from policy.value import Value
+
 type Address = IPv4Address | IPv6Address
 type Network = IPv4Network | IPv6Network
 
@@ -53,8 +55,7 @@ class Flow:
     dport: int
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(Value, frozen=True):
     """One DNS question: a canonical name (lower case, A-labels, no trailing dot; "" is the root), a type number,
     and the flow it came in on (source: the client; destination: our listener, after redirection)."""
 

@@ -7,8 +7,9 @@ the question along the chain of aliases, in whatever order the records came.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
+from policy.value import Value
 from policy.values import Address, Network, address
 from resolver import svcb, wire
 from resolver.message import Message, Record
@@ -26,7 +27,7 @@ class AnswerError(ValueError):
     """A well-formed response that does not make an answer: an alias loop, two aliases for one name, …"""
 
 
-class Answer(NamedTuple):
+class Answer(Value, frozen=True):
     """What a question came to. `addresses` are those to bind to the asked name; `ttl` is how many seconds it may
     be repeated (0: not at all); `filtered` counts records taken out for the addresses in them."""
 
@@ -38,7 +39,7 @@ class Answer(NamedTuple):
     filtered: int = 0
 
 
-class Rights(NamedTuple):
+class Rights(Value, frozen=True):
     """What the rule that allowed a name says of its addresses: may they be special, where must they lie (() is
     anywhere)."""
 
@@ -46,7 +47,7 @@ class Rights(NamedTuple):
     within: tuple[Network, ...] = ()
 
 
-class Wanted(NamedTuple):
+class Wanted(Value, frozen=True):
     """What was asked, and what may be in the answer. `asked` is a flat wire name in lower case."""
 
     asked: bytes
@@ -157,7 +158,7 @@ def _scrub_service(record: Record, wanted: Wanted) -> tuple[Record | None, list[
         service = svcb.scrub(record.data, wanted.fits)
     except svcb.ServiceError:
         return None, []  # malformed: a client would have to reject the set as well (RFC 9460 2.2)
-    return record._replace(data=service.data), list(service.hints)
+    return record.but(data=service.data), list(service.hints)
 
 
 def _signatures(records: Sequence[Record], owners: set[bytes], wanted: Wanted) -> Iterator[Record]:
@@ -175,14 +176,14 @@ def _negative(records: Sequence[Record], name: bytes, wanted: Wanted) -> tuple[R
         if record.rtype == wire.SOA and (record.owner == name or _below(name, record.owner)):
             # its TTL is the lesser of its own and of its MINIMUM, the last field (RFC 2308 5)
             minimum = int.from_bytes(record.data[-4:])
-            kept.append(record._replace(ttl=min(record.ttl, minimum, MAX_NEGATIVE_TTL)))
+            kept.append(record.but(ttl=min(record.ttl, minimum, MAX_NEGATIVE_TTL)))
         elif wanted.dnssec_ok and record.rtype in _PROOF:
             kept.append(record)
     return _bounded(kept)
 
 
 def _bounded(records: Iterable[Record]) -> tuple[Record, ...]:
-    return tuple([record if record.ttl <= MAX_TTL else record._replace(ttl=MAX_TTL) for record in records])
+    return tuple([record if record.ttl <= MAX_TTL else record.but(ttl=MAX_TTL) for record in records])
 
 
 def _lifetime(records: Sequence[Record], authority: Sequence[Record], *, positive: bool) -> int:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import struct
 from dataclasses import InitVar, dataclass, field
-from typing import Final, NamedTuple
+from typing import Final
 
 from cachetools import LRUCache
 
 from policy.rules import Rule
+from policy.value import Value
 from policy.values import Address, Query
 from resolver.answer import Answer, Rights
 from resolver.exchange import Asked, Failed
@@ -29,7 +30,7 @@ type Bound = tuple[tuple[Address, float], ...]
 type AnswerKey = tuple[Asked, Rights]  # what was asked, and what its rule says of the addresses
 
 
-class _Kept(NamedTuple):
+class _Kept(Value, frozen=True):
     """An answer, or that there was none to be had, from `at` until `until`."""
 
     answer: Answer | Failed
@@ -78,9 +79,9 @@ def aged(answer: Answer, seconds: int) -> Answer:
         return answer
 
     def older(record: Record) -> Record:
-        return record._replace(ttl=max(0, record.ttl - seconds))
+        return record.but(ttl=max(0, record.ttl - seconds))
 
-    return answer._replace(
+    return answer.but(
         records=tuple(older(record) for record in answer.records),
         authority=tuple(older(record) for record in answer.authority),
         addresses=tuple((each, max(0.0, ttl - seconds)) for each, ttl in answer.addresses),

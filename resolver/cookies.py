@@ -9,9 +9,10 @@ from __future__ import annotations
 import secrets
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
+from policy.value import Value
 from resolver.upstreams import Upstream
 
 OPTION: Final = 10  # RFC 7873 4
@@ -23,8 +24,7 @@ _HEAD: Final = struct.Struct("!HH")
 type Bits = Callable[[int], int]
 
 
-@dataclass(frozen=True, slots=True)
-class Cookie:
+class Cookie(Value, frozen=True):
     """`client` is ours, `server` what the upstream gave us for it, b"" before it did."""
 
     client: bytes
@@ -41,8 +41,7 @@ class Cookie:
         return data[:_CLIENT_SIZE] == self.client and (rest == 0 or rest in _SERVER_SIZES)
 
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
+class _Kept(Value, frozen=True):
     """`steady` is False for an upstream that gave us one and then answered without."""
 
     cookie: Cookie
@@ -67,7 +66,7 @@ class Cookies:
         """Remember what came back for `sent`, unless that is in use no longer."""
         kept = self._kept.get(upstream)
         if kept is not None and kept.steady and kept.cookie.client == sent.client:
-            self._kept[upstream] = replace(kept, cookie=replace(sent, server=data[_CLIENT_SIZE:]))
+            self._kept[upstream] = kept.but(cookie=sent.but(server=data[_CLIENT_SIZE:]))
 
     def give_up(self, upstream: Upstream, now: float) -> None:
         """It speaks of cookies at times only, as a cache before the server does: expect none for a while."""

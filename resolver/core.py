@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from policy.rules import Flag, Rule
+from policy.value import Value
 from policy.values import Action, Address, Flow, Proto, Query, Reason
 from resolver import reply, wire
 from resolver.answer import Answer, AnswerError, Rights, Wanted, interpret
@@ -74,7 +74,7 @@ class Counters:
     unsent: int = 0  # replies that the socket did not take
 
 
-class Pending(NamedTuple):
+class Pending(Value, frozen=True):
     """An allowed question that waits for its answer. `data` is the message it came in, `generation` the policy's that
     allowed it."""
 
@@ -91,7 +91,7 @@ class Pending(NamedTuple):
         return self.question.udp_size if self.query.client.proto == Proto.UDP else MAX_TCP
 
 
-class _Said(NamedTuple):
+class _Said(Value, frozen=True):
     """A query and who it is from. `question` is None where its octets were recognised unread."""
 
     data: bytes
@@ -170,7 +170,7 @@ class Core:
             if decision.action is not Action.ALLOW:
                 self.counters.revoked += 1
                 return self._deny(pending.question, decision.reason)
-            pending = pending._replace(rule=decision.rule, rights=rights_of(decision.rule))
+            pending = pending.but(rule=decision.rule, rights=rights_of(decision.rule))
         result = self._result(pending, outcome)
         lifetime = self._config.failure_ttl if isinstance(result, Failed) else result.ttl
         self._answers.put((pending.asked, pending.rights), result, lifetime, now)

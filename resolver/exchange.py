@@ -21,8 +21,9 @@ import string
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final
 
+from policy.value import Value
 from resolver import wire
 from resolver.cookies import Bits, Cookie, Cookies
 from resolver.message import Message, MessageError, read_response
@@ -37,7 +38,7 @@ _CASE_BIT: Final = 0x20
 _CASE_MASK: Final = bytes(_CASE_BIT if chr(octet) in string.ascii_letters else 0 for octet in range(256))
 
 
-class Asked(NamedTuple):
+class Asked(Value, frozen=True):
     """What makes two questions the same question upstream. `name` is flat, in lower case."""
 
     name: bytes
@@ -58,7 +59,7 @@ class Patience:
     near_misses: int = 20  # wrong replies until UDP is given up for TCP, where they can't be forged (RFC 5452 9.3)
 
 
-class Attempt(NamedTuple):
+class Attempt(Value, frozen=True):
     """Send `payload` (one message, without TCP's length) to `upstream`; over UDP from a socket never used before.
     `cookie` is the one in it."""
 
@@ -68,14 +69,13 @@ class Attempt(NamedTuple):
     cookie: Cookie | None = None
 
 
-class Answered(NamedTuple):
+class Answered(Value, frozen=True):
     message: Message
     upstream: Upstream
     rtt: float
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Value, frozen=True):
     """No upstream gave an answer; `explanation` is None where one answered, with an error."""
 
     explanation: Explanation | None

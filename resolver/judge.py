@@ -7,15 +7,16 @@ bounds that the judge sets.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from policy.decide import Decision
+from policy.value import Value
 from policy.values import Flow, Owner, Query
 
 type Again = Callable[[int], None]
 
 
-class Ruling(NamedTuple):
+class Ruling(Value, frozen=True):
     """A decision, and whether it holds for the same question from the same owner until the policy changes. Then
     `again` takes how many times it was given again, to be recorded; None: ask each time."""
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final
 
+from policy.value import Value
 from resolver import wire
 from resolver.cookies import OPTION as COOKIE
 from resolver.wire import HEADER, HEADER_SIZE, MAX_LABEL, MAX_NAME, TYPE_CLASS
@@ -47,7 +48,7 @@ class MessageError(ValueError):
     """Bytes that are not one well-formed DNS response."""
 
 
-class Record(NamedTuple):
+class Record(Value, frozen=True):
     """One resource record of class IN. `owner` is a flat, lower-case wire name; `ttl` is in seconds; names in
     `data` are flat and lower-case too."""
 
@@ -57,7 +58,7 @@ class Record(NamedTuple):
     data: bytes
 
 
-class Message(NamedTuple):
+class Message(Value, frozen=True):
     """One checked response. `asked` is the question's name with its case, as the server returned it; `cookie` is the
     data of its COOKIE option, `extended` the high bits of its rcode. Additional records are checked for form and then
     dropped, since nothing here ever believes one."""

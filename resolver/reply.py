@@ -7,10 +7,10 @@ authoritative, and it never claims to have been validated (AD), because nothing 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import Final
 
+from policy.value import Value
 from resolver import wire
 from resolver.answer import Answer
 from resolver.message import RECORD, TO_QUESTION, Record, encode_records
@@ -33,7 +33,7 @@ class Ede(IntEnum):
     INVALID_DATA = 24
 
 
-class Reply(NamedTuple):
+class Reply(Value, frozen=True):
     """A message, and the offsets of the TTLs in it (for whoever sends it again later)."""
 
     data: bytes
@@ -45,8 +45,7 @@ class Reply(NamedTuple):
         return not self.data[2] & wire.TC >> 8
 
 
-@dataclass(frozen=True, slots=True)
-class Explanation:
+class Explanation(Value, frozen=True):
     """An extended error with a line of text, for a client that speaks EDNS."""
 
     code: Ede

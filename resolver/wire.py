@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import string
 import struct
-from typing import Final, NamedTuple
+from typing import Final
+
+from policy.value import Value
 
 HEADER: Final = struct.Struct("!6H")  # id, flags, QDCOUNT, ANCOUNT, NSCOUNT, ARCOUNT (RFC 1035 4.1.1)
 HEADER_SIZE: Final = HEADER.size
@@ -46,14 +48,14 @@ OWN_SIZE: Final = 1232  # our EDNS size in both directions: no fragmentation on 
 _NAMEABLE: Final = (string.ascii_letters + string.digits + "-_").encode()
 
 
-class Edns(NamedTuple):
+class Edns(Value, frozen=True):
     """What a client said in its OPT record. `size` is its UDP payload size in octets, as sent."""
 
     size: int
     dnssec_ok: bool
 
 
-class Question(NamedTuple):
+class Question(Value, frozen=True):
     """One well-formed question.
 
     `name` is canonical (lower case, no trailing dot, "" is the root); `asked` is the same name as the client wrote
@@ -81,7 +83,7 @@ class Question(NamedTuple):
         return CLASSIC_SIZE if self.edns is None else min(max(self.edns.size, CLASSIC_SIZE), OWN_SIZE)
 
 
-class Rejection(NamedTuple):
+class Rejection(Value, frozen=True):
     """A message that gets no further than this gate; `reply` is its complete answer."""
 
     rcode: int

@@ -100,7 +100,7 @@ class Gate:
         connection = Connection(flow, owner, names)
         decision = decide(self.policy, flow, owner, names, peek=True)
         if decision.action is Action.INSPECT and not self.inspects():
-            decision = replace(decision, action=Action.DENY, reason=Reason.PROXY)
+            decision = decision.but(action=Action.DENY, reason=Reason.PROXY)
         if decision.action is Action.PEEK and flow.proto == Proto.UDP:
             return Action.PEEK, connection
         return self._admit(Entry(flow, decision, owner, names), connection), connection
@@ -215,15 +215,15 @@ class Gate:
         self.fault(context.get("exception") or RuntimeError(context["message"]), None)
 
     def _settled(self, entry: Entry) -> Entry:
-        return replace(entry, decision=self._settle(entry))
+        return entry.but(decision=self._settle(entry))
 
     def _again(self, entry: Entry, times: int) -> None:
-        self.record(replace(entry, times=times))
+        self.record(entry.but(times=times))
 
     def _settle(self, entry: Entry) -> Decision:
         """Record what was decided; what then holds."""
         self.record(entry)
         decision = entry.decision
         if self.audit and decision.action is Action.DENY:
-            return replace(decision, action=Action.ALLOW)
+            return decision.but(action=Action.ALLOW)
         return decision

@@ -89,7 +89,7 @@ class Snapshot:
         except (struct.error, ValueError):
             return
         if isinstance(host, Pattern):
-            self._known.budgets.restore(host, Spent(names, octets, names_job, octets_job, 0.0), now)
+            self._known.budgets.restore(host, Spent(names, octets, names_job, octets_job, ""), now)
 
 
 def _cost(host: object, spent: Spent) -> bytes:

@@ -5,7 +5,6 @@ Law: pure. `v` changes when a field's meaning does; docs/journal.schema.json is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from inspect import cleandoc
@@ -14,12 +13,12 @@ import msgspec
 
 from dnsfw.journal.lifecycle import Life
 from policy import Decision, Flow, Owner, Query, Request, Seen, Spent, Subject
+from policy.value import Value
 
 SCHEMA = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Value, frozen=True):
     """What the gate hands over: a subject, what was decided, and what was known. `fault` is an error's text, or what
     somebody else complained of; `spent` what a wildcard's budget comes to where this query was paid for or could not
     be; `seen` what a flow's client said first, once it was judged by that. `times` is how often it came, for a question
@@ -130,8 +129,7 @@ class LifeRecord(msgspec.Struct, frozen=True):
     lines: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(Value, frozen=True):
     """An entry and when it came, in seconds since the epoch; or so many alike, from then on until `until`; or a turn in
     the guard's life."""
 

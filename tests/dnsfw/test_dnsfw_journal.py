@@ -265,7 +265,7 @@ def test_folding_loses_no_count_and_joins_only_what_is_alike(made: list[tuple[En
         {"names": ("a",)},
         {"seen": Seen(Spoken.TLS, None)},
         {"fault": "broken"},
-        {"spent": Spent(1, 1, 1, 1, 0.0)},
+        {"spent": Spent(1, 1, 1, 1, "a")},
         {"subject": None},
     ],
     ids=lambda changed: next(iter(changed)),
@@ -273,7 +273,7 @@ def test_folding_loses_no_count_and_joins_only_what_is_alike(made: list[tuple[En
 def test_what_differs_in_anything_is_another_record(changed: dict[str, Any]) -> None:
     folding = Folding()
     assert not folding.takes(entry(), 0.0)
-    assert not folding.takes(replace(entry(), **changed), 1.0)
+    assert not folding.takes(entry().but(**changed), 1.0)
     assert folding.takes(entry(), 2.0)
 
 

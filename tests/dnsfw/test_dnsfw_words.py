@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
@@ -134,7 +133,7 @@ def test_like_denials_are_one_line_and_the_most_frequent_comes_first() -> None:
 
 def test_a_connection_is_counted_once_when_its_client_has_spoken() -> None:
     opened = Entry(flow(6, "192.0.2.1", 443), Decision(Action.PEEK, Reason.ALLOW_RULE, ALLOWING, None), NPM, ())
-    allowed = replace(opened, decision=replace(opened.decision, action=Action.ALLOW))
+    allowed = opened.but(decision=opened.decision.but(action=Action.ALLOW))
     assert told(opened, allowed) == ["dnsfw: nothing denied, 1 allowed"]
 
 

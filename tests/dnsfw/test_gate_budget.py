@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from dnsfw.engine.gate import Gate
@@ -53,7 +51,7 @@ def test_only_what_costs_nothing_again_may_be_repeated(name: str, qtype: int, re
     assert (ruling.again is not None) is repeatable
     if ruling.again is not None:
         ruling.again(5)
-        assert entries[-1] == replace(entries[-2], times=5)
+        assert entries[-1] == entries[-2].but(times=5)
         assert to_record(entries[-1], 0.0, "enforce").times == 5
 
 

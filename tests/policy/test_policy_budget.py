@@ -98,7 +98,7 @@ def test_names_that_policy_spells_out_are_not_counted() -> None:
 
 def test_the_numbers_are_told_with_the_refusal_that_they_are_for() -> None:
     budgets = Budgets(TIGHT)
-    assert hold(budgets, "a.cdn.example")[1] == Spent(1, 2, 1, 2, 1.0)
+    assert hold(budgets, "a.cdn.example")[1] == Spent(1, 2, 1, 2, "a.")
     assert hold(budgets, "a.cdn.example")[1] is None
     decision, spent = hold(budgets, f"{'c' * 30}.cdn.example", now=61.0)
     assert decision.reason is Reason.BUDGET

@@ -104,7 +104,7 @@ def test_refused_can_be_chosen() -> None:
 
 @pytest.mark.parametrize("action", [each for each in Action if each is not Action.ALLOW])
 def test_whatever_is_not_allow_is_denied(action: Action) -> None:
-    reply = World(decide=lambda _: replace(DENIED, action=action)).asks(question())
+    reply = World(decide=lambda _: DENIED.but(action=action)).asks(question())
     assert reply is not None
     assert reply.header.rcode == wire.NXDOMAIN
 
@@ -159,12 +159,12 @@ def test_a_cached_answer_is_denied_as_soon_as_the_judge_says_so(before: int) -> 
 @REPEATS
 def test_an_answer_for_a_private_rule_is_not_repeated_for_another(before: int) -> None:
     rule = Rule(Action.ALLOW, Kind.ADDRESS, ip_network("192.0.2.0/24"))
-    private = replace(ALLOWED, rule=replace(rule, flags=frozenset({Flag.PRIVATE})))
+    private = ALLOWED.but(rule=replace(rule, flags=frozenset({Flag.PRIVATE})))
     world = World(decide=lambda _: private)
     assert len(world.resolves(question(), record(text="10.0.0.1")).rr) == 1
     for _ in range(before):
         world.asks(question())
-    world.decide = lambda _: replace(ALLOWED, rule=rule)
+    world.decide = lambda _: ALLOWED.but(rule=rule)
     assert world.asks(question()) is None
     reply = world.resolves(question(edns=1232), record(text="10.0.0.1"))
     assert (reply.rr, reply.header.rcode) == ([], wire.NOERROR)
@@ -192,9 +192,9 @@ def test_what_waits_while_the_policy_changes_is_judged_by_the_new_one() -> None:
 
 def test_what_waits_gets_the_rights_of_the_new_rule() -> None:
     rule = Rule(Action.ALLOW, Kind.ADDRESS, ip_network("192.0.2.0/24"), flags=frozenset({Flag.PRIVATE}))
-    world = World(decide=lambda _: replace(ALLOWED, rule=rule))
+    world = World(decide=lambda _: ALLOWED.but(rule=rule))
     pending, answer = waiting(world)
-    world.decide = lambda _: replace(ALLOWED, rule=replace(rule, flags=frozenset()))
+    world.decide = lambda _: ALLOWED.but(rule=replace(rule, flags=frozenset()))
     world.core.policy_changed()
     reply = dnslib.DNSRecord.parse(world.core.conclude(pending, answer, 1.0))
     assert [str(each.rdata) for each in reply.rr] == ["192.0.2.1"]

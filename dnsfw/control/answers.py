@@ -91,6 +91,7 @@ class Parts:
     bindings: Bindings
     load: LoadFile
     policy: InForce
+    proxy: Callable[[], m.ProxyState | None]
     trouble: Callable[[], list[str]]
 
 
@@ -152,6 +153,7 @@ class Answers:
             lockdown=self._orders.held,
             lives=who_am_i.lives,
             versions=versions(),
+            proxy=parts.proxy(),
         )
 
     async def _metrics(self) -> m.MetricsReport:

@@ -132,6 +132,15 @@ class UpstreamState(msgspec.Struct, frozen=True):
     rtt: float | None
 
 
+class ProxyState(msgspec.Struct, frozen=True):
+    """`hosts` are those whose requests it looks at; `serving`: is one at work? `deaths`, and the last's reason."""
+
+    hosts: tuple[str, ...]
+    serving: bool
+    deaths: int
+    last: str
+
+
 class Lives(msgspec.Struct, frozen=True):
     """Was the guard ever down? `restarts` of its engine, when the last was and why; "" where there was none."""
 
@@ -160,6 +169,7 @@ class StatusReport(msgspec.Struct, frozen=True, tag="status-report"):
     lockdown: tuple[str, ...]
     lives: Lives
     versions: dict[str, str]
+    proxy: ProxyState | None = None
 
 
 class Check(msgspec.Struct, frozen=True):

@@ -17,15 +17,8 @@ from prometheus_client.registry import Collector
 
 from dnsfw.control.messages import StatusReport
 
-_MESSAGES = (
-    "ignored",
-    "rejected",
-    "denied",
-    "cached",
-    "forwarded",
-    "joined",
-    "dropped",
-)  # each is one
+# Each message is one of these.
+_MESSAGES = ("ignored", "rejected", "denied", "cached", "forwarded", "joined", "dropped")
 
 type Read = Callable[[], StatusReport]
 
@@ -54,6 +47,7 @@ class _Guard(Collector):
         yield from _dns(report)
         yield from _tables(report)
         yield from _journal(report)
+        yield from _proxy(report)
 
 
 def _guard(report: StatusReport) -> Iterator[Metric]:
@@ -116,6 +110,12 @@ def _journal(report: StatusReport) -> Iterator[Metric]:
     yield _counter("dnsfw_journal_folded_decisions", "Decisions that share another's record.", journal.folded)
     yield _counter("dnsfw_journal_lost_decisions", "Decisions that are in no file.", journal.lost)
     yield _gauge("dnsfw_journal_failing", "1 while the journal can't be written.", float(journal.failing))
+
+
+def _proxy(report: StatusReport) -> Iterator[Metric]:
+    if report.proxy is not None:
+        yield _gauge("dnsfw_proxy_up", "0 while no proxy is at work: URL rules deny.", float(report.proxy.serving))
+        yield _counter("dnsfw_proxy_deaths", "Proxies that died.", report.proxy.deaths)
 
 
 def _counter(name: str, help_text: str, value: float) -> Metric:

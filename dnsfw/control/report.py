@@ -37,6 +37,7 @@ def status(report: m.StatusReport, now: datetime) -> Iterator[str]:
     owners = ", ".join(f"{count} {kind}" for kind, count in sorted(report.owners.counts.items())) or "none asked for"
     lost = ", ".join(f"{count} {table}" for table, count in report.owners.evicted.items() if count)
     yield f"  owners      {report.owners.source}: {owners}{f'; pushed out early: {lost}' if lost else ''}"
+    yield from _proxy(report.proxy)
     yield from _journal(report.journal)
     yield f"  lockdown    {', '.join(report.lockdown) or 'none'}"
     yield f"  was down    {_lives(report.lives, now)}"
@@ -59,6 +60,15 @@ def _journal(journal: JournalState) -> Iterator[str]:
     yield f"  journal     {printable(journal.file)}: {several(journal.written, 'record')}{lost}"
     if journal.trouble:
         yield f"    ! {printable(journal.trouble)}"
+
+
+def _proxy(proxy: m.ProxyState | None) -> Iterator[str]:
+    if proxy is None:
+        return
+    first, more = ", ".join(proxy.hosts[:3]), len(proxy.hosts) - 3
+    state = "at work" if proxy.serving else "not there: URL rules deny"
+    died = f"; died {several(proxy.deaths, 'time')}, the last one of {printable(proxy.last)}" if proxy.deaths else ""
+    yield f"  proxy       {state}, for {printable(first)}{f' and {more} more' if more > 0 else ''}{died}"
 
 
 def _lives(lives: m.Lives, now: datetime) -> str:

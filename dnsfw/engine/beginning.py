@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from bpf.errors import BpfError
 from bpf.loader import Attached, take_over
 from dnsfw.channel import Channel, Inheritance, Listening
+from dnsfw.control.answers import Identity
 from dnsfw.control.messages import Lives
 from dnsfw.engine.packets import Packets
 from dnsfw.errors import SetupError
@@ -42,17 +43,15 @@ def packets(stack: ExitStack) -> Packets:
             time.sleep(0.02)
 
 
-def lives(inheritance: Inheritance) -> Lives:
-    last = inheritance.last_death
-    return Lives() if last is None else Lives(inheritance.deaths, rfc3339(last.when), last.reason)
-
-
-def gaps(inheritance: Inheritance, *, audit: bool) -> tuple[Gap, ...]:
-    """With the one that ends now."""
+def identity(config: EngineConfig, inheritance: Inheritance) -> Identity:
+    """What the guard is, and whether it was ever down: with the gap that ends now."""
+    place, audit = config.place, config.options.audit
     death = inheritance.last_death
-    if death is None:
-        return ()
-    return (*inheritance.gaps, Gap(death.reason, time.time() - inheritance.down_since, not audit))
+    lives, gaps = Lives(), inheritance.gaps
+    if death is not None:
+        lives = Lives(inheritance.deaths, rfc3339(death.when), death.reason)
+        gaps = (*gaps, Gap(death.reason, time.time() - inheritance.down_since, not audit))
+    return Identity(place.directory.name, audit, place.network is None, place.began, lives, gaps, config.seed)
 
 
 def policy(config: EngineConfig) -> Loaded:

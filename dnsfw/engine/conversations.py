@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from dnsfw.channel import Channel, Turned
+from dnsfw.control.messages import ProxyState
 from dnsfw.journal.lifecycle import Life, Turn
 
 type Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter, socket.socket], Awaitable[None]]
@@ -31,6 +32,10 @@ class Conversations:
     def held(self) -> bool:
         """Is a proxy at work?"""
         return bool(self._held)
+
+    def state(self, hosts: tuple[str, ...]) -> Callable[[], ProxyState | None]:
+        """What `status` tells of a proxy for these; of none if there are none."""
+        return lambda: ProxyState(hosts, self.held(), self._deaths, self._last) if hosts else None
 
     def serve(self, loop: asyncio.AbstractEventLoop, answer: Answer) -> None:
         """From now on, and take what waited."""

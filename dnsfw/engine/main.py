@@ -31,7 +31,7 @@ from dnsfw.channel import (
     Wanted,
 )
 from dnsfw.control.access import Access
-from dnsfw.control.answers import Answers, Identity, InForce, Parts
+from dnsfw.control.answers import Answers, InForce, Parts
 from dnsfw.control.recent import Recent
 from dnsfw.control.server import ControlServer, listen
 from dnsfw.engine import beginning, requests
@@ -39,25 +39,25 @@ from dnsfw.engine.attribution import Attribution
 from dnsfw.engine.conversations import Conversations
 from dnsfw.engine.gate import Gate
 from dnsfw.engine.health import Health
+from dnsfw.engine.links import Links
 from dnsfw.engine.liveflows import LiveFlows, judge_again
 from dnsfw.engine.orders import Orders
 from dnsfw.engine.renewal import Judges, Renewal
 from dnsfw.engine.snapshot import Known, Snapshot
 from dnsfw.engine.storms import Storms
+from dnsfw.engine.trouble import Troubled
 from dnsfw.engine.watching import Told, watched
 from dnsfw.errors import DnsfwError
 from dnsfw.host.notify import watchdog_interval
 from dnsfw.journal.lifecycle import Life, Turn
 from dnsfw.journal.records import Entry
-from dnsfw.journal.tally import Tally, several, summary
+from dnsfw.journal.tally import Tally, summary
 from dnsfw.journal.writer import Journal, Keeping
 from dnsfw.machine.privilege import Capability, become, undumpable
 from dnsfw.machine.system import system_upstreams
-from dnsfw.place import QUEUE, EngineConfig, GuardOptions
+from dnsfw.place import QUEUE, EngineConfig
+from dnsfw.policies.reading import Loaded
 from dnsfw.terminal import complain
-from firewall.frames import LinkWatch
-from firewall.inner import InnerBridges
-from firewall.nft import NftError
 from firewall.overflow import LoadFile
 from policy import Bindings, Budgets
 from resolver.core import Refusal, ResolverConfig
@@ -92,94 +92,98 @@ class Engine:
     """The parts, bound and connected. Made as root; `stack` lets go of them at the end."""
 
     def __init__(self, config: EngineConfig, channel: Channel, stack: ExitStack) -> None:
-        options, place = config.options, config.place
-        self._audit = options.audit
+        self._config = config
         self._channel = channel
-        self._beats_every = watchdog_interval(place.environ)
         self._tally = Tally()
         self._recent = Recent()
         loaded = beginning.policy(config)
-        turn_over = partial(channel.send, Wanted("turn-over"))
-        self._journal = Journal(
-            options.journal, _mode(options), place.user, Keeping(options.rotation, turn_over, complain)
-        )
-        stack.callback(self._journal.close)
-        self._listeners, self._wide = config.listeners, config.wide
-        self._upstreams = options.upstreams or system_upstreams(guarding_host=place.network is None)
-        self._control_socket = stack.enter_context(listen(place.directory, place.user.uid))
-        with nullcontext() if place.network is None else place.network.entered():
-            diag = stack.enter_context(SockDiag())
-            load = stack.enter_context(LoadFile(QUEUE))
-            self._packets = beginning.packets(stack)
-            self._storms = Storms(load.read, self._journal.tell, time.time, audit=options.audit)
-            self._live = LiveFlows(stack, diag)
-        self._links = stack.enter_context(LinkWatch()) if place.network is None else None
-        self._inner = stack.enter_context(InnerBridges()) if self._links is not None else None
+        self._bind(stack)
         # The table is made while the compiler works.
         beginning.say_listening(channel, loaded, first=config.policy is None)
-        self._inheritance = inheritance = beginning.inherit(channel)
-        self._attribution = Attribution(config, beginning.programs(channel, stack), diag, stack)
-        owners = self._attribution.owners
+        self._inheritance = beginning.inherit(channel)
+        self._attribution = Attribution(config, beginning.programs(channel, stack), self._diag, stack)
         self.also_kept = self._attribution.capabilities
+        self._judge_by(loaded)
+        self._answer_about(loaded, stack)
+
+    def _bind(self, stack: ExitStack) -> None:
+        """What is of the kernel or on a disk."""
+        options, place = self._config.options, self._config.place
+        keeping = Keeping(options.rotation, partial(self._channel.send, Wanted("turn-over")), complain)
+        mode = "audit" if options.audit else "enforce"
+        self._journal = Journal(options.journal, mode, place.user, keeping)
+        stack.callback(self._journal.close)
+        self._control_socket = stack.enter_context(listen(place.directory, place.user.uid))
+        with nullcontext() if place.network is None else place.network.entered():
+            self._diag = stack.enter_context(SockDiag())
+            self._load = stack.enter_context(LoadFile(QUEUE))
+            self._packets = beginning.packets(stack)
+            self._live = LiveFlows(stack, self._diag)
+        self._storms = Storms(self._load.read, self._journal.tell, time.time, audit=options.audit)
+        self._links = Links(stack, self._fault) if place.network is None else None
+
+    def _judge_by(self, loaded: Loaded) -> None:
+        """What decides, and what it decides by."""
+        options = self._config.options
         self._bindings = Bindings()
         budgets = Budgets(options.limits)
         known = Known(self._bindings, self._tally, budgets)
-        self._snapshot = Snapshot(config.log, known, loaded.policy, time.monotonic)
-        self._proxies = Conversations(config.keeper, self._journal.tell)
+        self._snapshot = Snapshot(self._config.log, known, loaded.policy, time.monotonic)
+        self._proxies = Conversations(self._config.keeper, self._journal.tell)
         self._gate = Gate(
             loaded.policy,
             self._bindings,
-            owners.of,
+            self._attribution.owners.of,
             self._record,
             time.monotonic,
             options.audit,
             budgets,
             inspects=self._proxies.held,
         )
-        resolver = ResolverConfig(self._upstreams, refusal=Refusal.REFUSED if options.refused else Refusal.NXDOMAIN)
+        upstreams = options.upstreams or system_upstreams(guarding_host=self._config.place.network is None)
+        resolver = ResolverConfig(upstreams, refusal=Refusal.REFUSED if options.refused else Refusal.NXDOMAIN)
         self._resolver = Resolver(resolver, self._gate, self._snapshot.bind, time.monotonic, self._gate.fault)
-        inside = Parts(
+        self._troubled = Troubled(
+            self._packets, self._proxies, self._resolver, upstreams, self._journal, self._inheritance, options.audit
+        )
+
+    def _answer_about(self, loaded: Loaded, stack: ExitStack) -> None:
+        """What tells others of this engine, and does what they ask for."""
+        config, channel, inheritance = self._config, self._channel, self._inheritance
+        in_force = InForce(loaded, inheritance.since, inheritance.generation)
+        # A host's policy is watched; a command's is what it was when the command began.
+        self._policy_files = in_force.files if config.place.network is None else dict
+        judges = Judges(self._gate, self._resolver, in_force, inheritance.inspected)
+        self._renewal = Renewal(channel, judges, self._journal.tell, time.time)
+        self._health = Health(self._gate, lambda told, answer: channel.send(told, [answer]))
+        self._orders = Orders(channel, self._renewal.reload, self._health.check)
+        parts = Parts(
             tally=self._tally,
             recent=self._recent,
             journal=self._journal,
             resolver=self._resolver,
-            owners=owners,
+            owners=self._attribution.owners,
             bindings=self._bindings,
-            load=load,
-            policy=InForce(loaded, inheritance.since, inheritance.generation),
-            trouble=self._trouble,
+            load=self._load,
+            policy=in_force,
+            proxy=self._proxies.state(inheritance.inspected),
+            trouble=self._troubled.sentences,
         )
-        # A host's policy is watched; a command's is what it was when the command began.
-        self._policy_files = inside.policy.files if place.network is None else dict
-        judges = Judges(self._gate, self._resolver, inside.policy, inheritance.inspected)
-        self._renewal = Renewal(channel, judges, self._journal.tell, time.time)
-        identity = Identity(
-            place.directory.name,
-            options.audit,
-            place.network is None,
-            place.began,
-            beginning.lives(inheritance),
-            gaps=beginning.gaps(inheritance, audit=options.audit),
-            seed=config.seed,
-        )
-        self._health = Health(self._gate, lambda told, answer: channel.send(told, [answer]))
-        self._orders = Orders(channel, self._renewal.reload, self._health.check)
-        answers = Answers(identity, inside, self._orders, time.monotonic)
-        self._scrape = _scrape(options.metrics_port, answers, stack)
-        self._control = ControlServer(Access(place.user.uid, options.token), answers.answer)
+        answers = Answers(beginning.identity(config, inheritance), parts, self._orders, time.monotonic)
+        self._scrape = _scrape(config.options.metrics_port, answers, stack)
+        self._control = ControlServer(Access(config.place.user.uid, config.options.token), answers.answer)
 
     async def serve(self) -> None:
         """Until the supervisor says so, or is gone."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._gate.escaped)
         self._journal.start()  # not before privilege is gone: capset(2) is for one thread
-        behind = self._wide or Listeners((), ())
-        await self._resolver.serve(loop, self._listeners.udp, (*self._listeners.tcp, *behind.tcp), behind.udp)
+        listeners, behind = self._config.listeners, self._config.wide or Listeners((), ())
+        await self._resolver.serve(loop, listeners.udp, (*listeners.tcp, *behind.tcp), behind.udp)
+        self._attribution.serve(loop)
         self._packets.serve(loop, self._gate, self._storms)
         if self._links is not None:
-            loop.add_reader(self._links.fileno(), self._cover_links)
-            self._cover_links()
-        self._attribution.serve(loop)
+            self._links.serve(loop)
         self._proxies.serve(loop, partial(requests.answer, self._gate))
         await self._control.serve(self._control_socket)
         if self._scrape is not None:
@@ -226,15 +230,19 @@ class Engine:
         want = partial(self._channel.send, Wanted("reload"))
         return Told(
             lambda: loop.call_soon_threadsafe(want),
-            lambda error: loop.call_soon_threadsafe(partial(self._gate.fault, error, None)),
+            lambda error: loop.call_soon_threadsafe(partial(self._fault, error)),
         )
 
     def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
         """Show signs of life where somebody watches."""
-        if self._beats_every is not None:
+        interval = watchdog_interval(self._config.place.environ)
+        if interval is not None:
             with suppress(OSError):  # the supervisor is gone, and we are about to be
                 self._channel.send(Alive())
-            loop.call_later(self._beats_every, self._beat, loop)
+            loop.call_later(interval, self._beat, loop)
+
+    def _fault(self, error: BaseException) -> None:
+        self._gate.fault(error, None)
 
     def _tell_beginning(self) -> None:
         """What the engines before could not write down, and that there is one again."""
@@ -243,42 +251,9 @@ class Engine:
         if self._inheritance.deaths:
             self._journal.tell(Life(Turn.RESTARTED, time.time(), "engine"))
 
-    def _cover_links(self) -> None:
-        """Devices appear at any time (container engines, VPNs): frames are stopped at each of them, and bridges that
-        lead nowhere but to this host's containers are known."""
-        for _, name in self._links.update() if self._links else ():
-            self._gate.fault(OSError(f"frames that a program makes itself are not stopped at the device {name}"), None)
-        try:
-            if self._inner is not None:
-                self._inner.update()
-        except NftError as error:
-            self._gate.fault(error, None)
-
     def _report(self) -> None:
-        text = summary(self._tally, self._trouble(), audit=self._audit)
+        text = summary(self._tally, self._troubled.sentences(), audit=self._config.options.audit)
         self._channel.send(Finished(self._tally.denied, text))
-
-    def _trouble(self) -> list[str]:
-        """Sentences about the guard itself."""
-        said = self._packets.trouble()
-        death = self._inheritance.last_death
-        if death is not None:
-            times = several(self._inheritance.deaths, "time")
-            meanwhile = "nothing was judged" if self._audit else "nothing new could leave"
-            said.append(f"the engine died {times}, the last one of {death.reason}; {meanwhile} until it was back")
-        said += self._proxies.trouble()
-        counters = self._resolver.counters
-        if counters.failed:
-            servers = ", ".join(str(upstream) for upstream in self._upstreams)
-            questions = several(counters.failed, "DNS question")
-            said.append(f"{questions} got no answer from {servers}; name another with --upstream")
-        if counters.filtered:
-            records = several(counters.filtered, "DNS record")
-            said.append(f"{records} removed: a public name must not have a private address")
-        if self._journal.lost:
-            records = several(self._journal.lost, "journal record")
-            said.append(f"{records} lost: {self._journal.trouble or 'too many at once'}")
-        return said
 
     def _record(self, entry: Entry) -> None:
         if not self._health.saw(entry):
@@ -286,10 +261,6 @@ class Engine:
             self._snapshot.take(entry)
             self._recent.take(entry, time.time())
         self._journal.record(entry)
-
-
-def _mode(options: GuardOptions) -> str:
-    return "audit" if options.audit else "enforce"
 
 
 def _scrape(port: int, answers: Answers, stack: ExitStack) -> Scrape | None:

@@ -36,6 +36,7 @@ REPORT = m.StatusReport(
     lockdown=(),
     lives=m.Lives(3, "2030-01-01T00:02:00.000000Z", "killed"),
     versions={"dnsfw": "1.2.3"},
+    proxy=m.ProxyState(("a.test", "b.test", "c.test", "d.test"), serving=False, deaths=2, last="signal 9"),
 )
 DASHBOARD = Path(__file__).parents[2] / "docs" / "grafana-dashboard.json"
 
@@ -67,6 +68,8 @@ def test_the_text_says_what_the_report_says() -> None:
         ("dnsfw_journal_lost_decisions_total", ()): 2,
         ("dnsfw_journal_failing", ()): 1,
         ("dnsfw_engine_restarts_total", ()): 3,
+        ("dnsfw_proxy_up", ()): 0,
+        ("dnsfw_proxy_deaths_total", ()): 2,
         ("dnsfw_policy_generation", ()): 2,
         ("dnsfw_start_time_seconds", ()): 1893456000,
     }

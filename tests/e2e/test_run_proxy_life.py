@@ -134,6 +134,16 @@ def returns(inside: Inside, within: float) -> bool:
     return True
 
 
+def proxy_state(laptop: Laptop) -> dict[str, Any]:
+    """What `dnsfw status` says of the proxy of the run with `laptop`'s policy."""
+    done = laptop.world.run(laptop.world.dnsfw("status", "--json"))
+    reports = [one for one in json.loads(done.stdout) if one["proxy"] and one["journal"]["file"]]
+    assert len(reports) == 1, done
+    found = reports[0]["proxy"]
+    assert isinstance(found, dict)
+    return found
+
+
 def test_it_dies_alone_and_comes_back(laptop: Laptop) -> None:
     """The keeper is held, so that there is time to look."""
     journal = laptop.directory / "journal"
@@ -145,7 +155,10 @@ def test_it_dies_alone_and_comes_back(laptop: Laptop) -> None:
             while inside.fetch(OPEN)["outcome"] != "ECONNREFUSED":
                 pass
             assert inside.fetch(f"https://{OTHER}/")["outcome"] == "200"
+            assert proxy_state(laptop)["serving"] is False
         assert returns(inside, within=BACK_WITHIN)
+        now = proxy_state(laptop)
+        assert (now["hosts"], now["serving"], now["deaths"]) == ([SITE], True, 1)
         assert inside.fetch(SHUT)["outcome"] == "403"
         _, errors = inside.leave()
     assert "the proxy that does that is not there just now" in errors

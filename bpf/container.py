@@ -12,11 +12,13 @@ from dataclasses import dataclass
 # systemd's cgroup driver: one scope for each container, named after the engine (conmon's own scopes are no containers).
 _SCOPE = re.compile(r"(docker|libpod|cri-containerd|containerd|nerdctl|crio|buildkit)-([0-9a-f]{12,64})\.scope")
 # The cgroupfs driver, and Podman's and Kubernetes' own layouts: the bare id, below whatever parent was asked for.
-_DIRECTORY = re.compile(r"(?:(libpod)-)?([0-9a-f]{64})")
+_DIRECTORY = re.compile(r"(?:(libpod|crio)-)?([0-9a-f]{64})")
 # systemd-nspawn(1): a service of its template, or a scope that machined(8) registered.
 _MACHINE = re.compile(r"()(?:systemd-nspawn@(?P<unit>.+)\.service|machine-(?P<scope>.+)\.scope)")
 _LXC = re.compile(r"()lxc\.payload\.(.+)")
 _PARENTS = {"lxc": "", "lxc.payload": "", "docker": "docker", "libpod_parent": "libpod"}
+# containerd alone (ctr, nerdctl with the cgroupfs driver): its default namespace, and an id that anybody chose.
+_OF_CONTAINERD = re.compile(r"default/([A-Za-z0-9][A-Za-z0-9_.-]{0,75})(?:/.*)?")
 _ESCAPED = re.compile(r"\\x([0-9a-f]{2})")
 
 
@@ -67,7 +69,8 @@ def _innermost(path: str) -> tuple[int, Container] | None:
     for depth in range(len(components) - 1, -1, -1):
         if container := _container(components[depth], components[depth - 1] if depth else ""):
             return depth, container
-    return None
+    match = _OF_CONTAINERD.fullmatch("/".join(components))
+    return (1, Container(match[1], "containerd")) if match else None
 
 
 def _container(name: str, parent: str) -> Container | None:

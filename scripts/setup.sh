@@ -148,6 +148,17 @@ unpack_nginx() (
   dpkg-deb -x nginx_*.deb .
 )
 
+# --- containerd, whose word is asked for ---
+
+containerd_is_there() { [ -x .setup/containerd/usr/bin/containerd ] || command -v containerd; } >/dev/null
+
+# Unpacked, not installed: an installed one begins to serve. Of 100 MB, the daemon alone.
+unpack_containerd() (
+  rm -rf .setup/containerd && mkdir .setup/containerd && cd .setup/containerd &&
+  { apt-get download -q containerd || { update_lists && apt-get download -q containerd; }; } &&
+  dpkg-deb --fsys-tarfile containerd_*.deb | tar -x ./usr/bin/containerd && rm containerd_*.deb
+)
+
 # --- OpenSnitch, which bench/ compares with ---
 
 opensnitch_is_there() { [ -x .setup/opensnitch/usr/bin/opensnitchd ]; }
@@ -189,6 +200,8 @@ main() {
   project_is_installed || step "dnsfw itself, editable: .venv/bin/dnsfw" install_project || fail "see above"
   [ "${1:-}" = guard ] || nginx_is_there || step "nginx into .setup/nginx (apt-get download)" unpack_nginx ||
     fail "could not unpack it: see above"
+  [ "${1:-}" = guard ] || containerd_is_there || step "containerd into .setup/containerd (apt-get download)" \
+    unpack_containerd || say "containerd could not be had; what is asked of a real one is left out"
   [ "${1:-}" != bench ] || opensnitch_is_there || step "OpenSnitch into .setup/opensnitch (apt-get download)" \
     unpack_opensnitch || say "OpenSnitch could not be had; what is compared with it is left out"
   [ "${1:-}" = guard ] || action_lint_is_installed || step "ESLint for action/ (npm ci)" install_action_lint || fail "see above"

@@ -86,7 +86,17 @@ def nginx() -> str | None:
     return shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:{unpacked}")
 
 
-_PROGRAMS: dict[str, Callable[[], bool]] = {"nginx": lambda: nginx() is not None}  # named by the tests that want one
+def containerd() -> str | None:
+    """The program, installed or unpacked."""
+    unpacked = Path(__file__).parents[1] / ".setup/containerd/usr/bin"  # by scripts/setup.sh
+    return shutil.which("containerd", path=f"{os.environ.get('PATH', '')}:{unpacked}")
+
+
+# Named by the tests that want one.
+_PROGRAMS: dict[str, Callable[[], bool]] = {
+    "nginx": lambda: nginx() is not None,
+    "containerd": lambda: containerd() is not None,
+}
 
 
 @functools.cache

@@ -15,13 +15,17 @@ from pathlib import Path
 
 import msgspec
 
-from dnsfw.containers.api import EngineSocket, Named, UnansweredError
+from dnsfw.containers.api import EngineSocket
+from dnsfw.containers.containerd import Containerd
+from dnsfw.containers.engine import Engine, Named, UnansweredError
 from dnsfw.machine.privilege import Capability, User, become, die_with_parent, undumpable
 
-SOCKETS = (
+ENGINES: tuple[Engine, ...] = (
     EngineSocket("docker", Path("/run/docker.sock")),
     EngineSocket("libpod", Path("/run/podman/podman.sock")),
     EngineSocket("crio", Path("/run/crio/crio.sock")),
+    Containerd(Path("/run/containerd/containerd.sock")),
+    Containerd(Path("/run/k3s/containerd/containerd.sock")),
 )
 LARGEST = 1 << 13  # octets of one message
 _PAUSES = (0.0, 1.0, 10.0)  # seconds before an attempt to follow an engine
@@ -42,30 +46,30 @@ class Question(msgspec.Struct, frozen=True):
     engine: str
 
 
-def run(channel: socket.socket, user: User, sockets: Sequence[EngineSocket] = SOCKETS) -> int:
+def run(channel: socket.socket, user: User, engines: Sequence[Engine] = ENGINES) -> int:
     """Until the other end hangs up. `user` is whom to become."""
     become(user, keep=[Capability.DAC_OVERRIDE])  # engines' sockets are root's
     die_with_parent()
     undumpable()
-    return serve(channel, sockets)
+    return serve(channel, engines)
 
 
-def serve(channel: socket.socket, sockets: Sequence[EngineSocket]) -> int:
+def serve(channel: socket.socket, engines: Sequence[Engine]) -> int:
     """Tell of every container that is made; answer what is asked."""
     over = threading.Event()
-    for engine in sockets:
+    for engine in engines:
         if engine.streams:
             threading.Thread(target=_follow, args=(channel, engine, over), daemon=True).start()
     while raw := channel.recv(LARGEST):
         question = msgspec.json.decode(raw, type=Question)
-        for engine in sockets:
-            if question.engine in ("", engine.kind) and _tell_of(channel, engine, question.id):
+        for engine in engines:
+            if question.engine in {"", *engine.kinds} and _tell_of(channel, engine, question.id):
                 break
     over.set()
     return 0
 
 
-def _follow(channel: socket.socket, engine: EngineSocket, over: threading.Event) -> None:
+def _follow(channel: socket.socket, engine: Engine, over: threading.Event) -> None:
     """An engine may be started, or started again, at any time."""
     attempts = 0
     while not over.wait(_PAUSES[min(attempts, len(_PAUSES) - 1)]):
@@ -78,7 +82,7 @@ def _follow(channel: socket.socket, engine: EngineSocket, over: threading.Event)
             continue
 
 
-def _tell_of(channel: socket.socket, engine: EngineSocket, container: str) -> bool:
+def _tell_of(channel: socket.socket, engine: Engine, container: str) -> bool:
     try:
         _tell(channel, engine.inspect(container))
     except UnansweredError:

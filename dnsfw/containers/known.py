@@ -16,7 +16,7 @@ from cachetools import LRUCache, TTLCache
 from bpf.container import Container
 from bpf.source import Description
 from dnsfw.containers import inquirer
-from dnsfw.containers.api import EngineSocket
+from dnsfw.containers.engine import Engine
 from dnsfw.machine import child
 from dnsfw.machine.privilege import User
 
@@ -70,11 +70,9 @@ class Containers:
 class Inquiry:
     """An inquirer at work, until `close`. Make it as root, while there is one thread."""
 
-    def __init__(
-        self, user: User, clock: Callable[[], float], sockets: Sequence[EngineSocket] = inquirer.SOCKETS
-    ) -> None:
+    def __init__(self, user: User, clock: Callable[[], float], engines: Sequence[Engine] = inquirer.ENGINES) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._child = child.fork(lambda: inquirer.run(theirs, user, sockets), [theirs.fileno()])
+        self._child = child.fork(lambda: inquirer.run(theirs, user, engines), [theirs.fileno()])
         theirs.close()
         self._ours = ours
         self.containers = Containers(ours, clock)

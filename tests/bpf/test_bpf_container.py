@@ -19,13 +19,17 @@ LAYOUTS = {
     "docker, its process moved further down": (f"/system.slice/docker-{ID}.scope/init", Container(ID, "docker")),
     "docker in docker": (f"/docker/{ID}/docker/{INNER}", Container(INNER, "docker")),
     "containerd, nerdctl": (f"/system.slice/nerdctl-{ID}.scope", Container(ID, "nerdctl")),
-    "containerd, ctr": (f"/default/{ID}", Container(ID, "")),
+    "containerd, cgroupfs": (f"/default/{ID}", Container(ID, "")),
+    "containerd, an id of one's own": ("/default/web.1", Container("web.1", "containerd")),
+    "containerd, its process moved further down": ("/default/web.1/init", Container("web.1", "containerd")),
+    "containerd, another namespace": (f"/apps/{ID}", Container(ID, "")),
     "podman, systemd": (f"/machine.slice/libpod-{ID}.scope/container", Container(ID, "libpod")),
     "podman, cgroupfs": (f"/libpod_parent/libpod-{ID}", Container(ID, "libpod")),
     "CRI-O": (
         f"/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1_2.slice/crio-{ID}.scope",
         Container(ID, "crio"),
     ),
+    "CRI-O, cgroupfs": (f"/kubepods/burstable/pod0f0e-11/crio-{ID}", Container(ID, "crio")),
     "kubernetes, containerd, systemd": (
         f"/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod1.slice/cri-containerd-{ID}.scope",
         Container(ID, "cri-containerd"),
@@ -35,6 +39,10 @@ LAYOUTS = {
         f"/docker/{ID}/kubelet/kubepods/besteffort/pod1/{INNER}",
         Container(INNER, ""),
     ),
+    "podman, a pod": (
+        f"/machine.slice/machine-libpod_pod_{INNER}.slice/libpod-{ID}.scope/container",
+        Container(ID, "libpod"),
+    ),
     "systemd-nspawn, service": ("/machine.slice/systemd-nspawn@web\\x2d1.service/payload", Container("web-1", "")),
     "systemd-nspawn, scope": ("/machine.slice/machine-debian.scope", Container("debian", "")),
     "LXC and Incus": ("/lxc.payload.web/system.slice/ssh.service", Container("web", "")),
@@ -43,6 +51,8 @@ LAYOUTS = {
 NO_LAYOUTS = {
     "the root": "/",
     "a service": "/system.slice/ssh.service",
+    "containerd's default namespace itself": "/default",
+    "one that is called so further down": "/system.slice/default/web",
     "a session": "/user.slice/user-1000.slice/session-2.scope",
     "docker itself": "/system.slice/docker.service",
     "podman's monitor": f"/machine.slice/libpod-conmon-{ID}.scope",

@@ -1,4 +1,4 @@
-"""Container engines, played by a real HTTP server on a Unix socket.
+"""Container engines, played by a real HTTP server on a Unix socket; and a talk with those who ask them.
 
 Law: what they say and when is the test's; how it is said is Docker's, Podman's and CRI-O's.
 """
@@ -6,8 +6,9 @@ Law: what they say and when is the test's; how it is said is Docker's, Podman's 
 from __future__ import annotations
 
 import json
+import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
@@ -15,6 +16,10 @@ from pathlib import Path
 from queue import Queue
 from socketserver import ThreadingUnixStreamServer
 from typing import Any
+
+from dnsfw.containers import inquirer
+from dnsfw.containers.engine import Engine
+from dnsfw.containers.known import Containers
 
 
 @dataclass
@@ -95,3 +100,31 @@ def playing(path: Path) -> Iterator[FakeEngine]:
             fake.stream.put(None)
             server.shutdown()
             thread.join()
+
+
+@dataclass
+class Talk:
+    """A conversation with an inquirer that is a thread of ours."""
+
+    containers: Containers
+    ours: socket.socket
+
+    def heard(self) -> None:
+        """Wait for one more message, and take it in."""
+        self.ours.setblocking(True)
+        self.ours.recv(1, socket.MSG_PEEK)
+        self.ours.setblocking(False)
+        assert self.containers.hear()
+
+
+@contextmanager
+def talking(engines: Sequence[Engine]) -> Iterator[Talk]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.settimeout(10)
+    thread = threading.Thread(target=inquirer.serve, args=(theirs, engines))
+    thread.start()
+    with theirs, ours:
+        yield Talk(Containers(ours, lambda: 0.0), ours)
+        ours.shutdown(socket.SHUT_RDWR)
+        thread.join(10)
+    assert not thread.is_alive()

@@ -5,20 +5,18 @@ from __future__ import annotations
 import os
 import select
 import socket
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from bpf.container import Container
 from bpf.source import Description
-from dnsfw.containers import inquirer
-from dnsfw.containers.api import EngineSocket, Named, UnansweredError
+from dnsfw.containers.api import EngineSocket
+from dnsfw.containers.engine import Named, UnansweredError
 from dnsfw.containers.known import Containers, Inquiry
 from dnsfw.machine.privilege import Capability, User
-from tests.dnsfw.engines import FakeEngine, playing
+from tests.dnsfw.engines import FakeEngine, Talk, playing, talking
 
 ID = "4f6d2a9c" * 8
 OTHER = "0123abcd" * 8
@@ -87,32 +85,10 @@ def test_no_engine_is_no_answer(tmp_path: Path) -> None:
         socket_of(tmp_path / "missing").inspect(ID)
 
 
-@dataclass
-class Talk:
-    """A conversation with an inquirer that is a thread of ours."""
-
-    containers: Containers
-    ours: socket.socket
-
-    def heard(self) -> None:
-        """Wait for one more message, and take it in."""
-        self.ours.setblocking(True)
-        self.ours.recv(1, socket.MSG_PEEK)
-        self.ours.setblocking(False)
-        assert self.containers.hear()
-
-
 @pytest.fixture
 def talk(engine: tuple[FakeEngine, Path]) -> Iterator[Talk]:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    ours.settimeout(10)
-    thread = threading.Thread(target=inquirer.serve, args=(theirs, [socket_of(engine[1])]))
-    thread.start()
-    with theirs, ours:
-        yield Talk(Containers(ours, lambda: 0.0), ours)
-        ours.shutdown(socket.SHUT_RDWR)
-        thread.join(10)
-    assert not thread.is_alive()
+    with talking([socket_of(engine[1])]) as conversation:
+        yield conversation
 
 
 def test_a_container_is_known_before_it_runs(engine: tuple[FakeEngine, Path], talk: Talk) -> None:

@@ -24,8 +24,12 @@ def address(raw: str | bytes) -> Address:
     """
     if isinstance(raw, str) and "%" in raw:
         raise ValueError(f"an address with a zone is not an address here: {raw!r}")
-    # ip_address() tries IPv4 first and pays for its exception; packets bring 16 bytes.
-    parsed = IPv6Address(raw) if len(raw) == 16 and isinstance(raw, bytes) else ip_address(raw)
+    if isinstance(raw, str):
+        parsed = ip_address(raw)
+    elif len(raw) == 16:
+        parsed = IPv6Address(raw)  # ip_address() tries IPv4 first, and pays for its exception
+    else:
+        return IPv4Address(raw)
     if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is not None:
         return parsed.ipv4_mapped
     return parsed

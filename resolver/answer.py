@@ -20,6 +20,8 @@ MAX_TTL: Final = 3600  # seconds a client or the cache may keep anything
 MAX_NEGATIVE_TTL: Final = 300  # seconds for "no such name" and "no such type" (RFC 2308 5 allows hours)
 MAX_ADDRESSES: Final = 256  # of one name at one time: what one answer may ask the bindings to hold
 FILTERED_TTL: Final = 5  # seconds for an answer whose every address was filtered
+_ADDRESSES: Final = (wire.A, wire.AAAA)
+_SERVICES: Final = (wire.SVCB, wire.HTTPS)
 _PROOF: Final = frozenset({wire.NSEC, wire.NSEC3, wire.RRSIG})  # of a negative answer (RFC 4035 3.1.3)
 
 
@@ -67,13 +69,15 @@ class Wanted(Value, frozen=True):
 def interpret(message: Message, wanted: Wanted) -> Answer:
     """The answer in `message`. Raises AnswerError where there is none to be had."""
     chain, name = _walk(message.answers, wanted)
-    found = [record for record in message.answers if record.owner == name and record.rtype == wanted.qtype]
+    qtype = wanted.qtype
+    found = [record for record in message.answers if record.rtype == qtype and record.owner == name]
     if found and message.rcode == wire.NXDOMAIN:
         raise AnswerError("records for a name that is said not to exist")
     records, addresses, filtered = _scrub(found, wanted)
-    owners = {name, *(record.owner for record in chain)}
-    signatures = list(_signatures(message.answers, owners, wanted)) if wanted.dnssec_ok else []
-    kept = _bounded(chain + records + signatures)
+    explained = chain + records
+    if wanted.dnssec_ok:
+        explained += _signatures(message.answers, {name, *(record.owner for record in chain)}, wanted)
+    kept = _bounded(explained)
     authority = () if found else _negative(message.authority, name, wanted)
     ttl = _lifetime(kept, authority, positive=bool(found))
     if filtered and not records:
@@ -85,7 +89,8 @@ def interpret(message: Message, wanted: Wanted) -> Answer:
 def _walk(records: Sequence[Record], wanted: Wanted) -> tuple[list[Record], bytes]:
     """The aliases from the asked name to the one that holds the data, and that name. An alias that the client
     asked for by type is data, not a step."""
-    name, chain, seen = wanted.asked, list[Record](), {wanted.asked}
+    name, seen = wanted.asked, {wanted.asked}
+    chain: list[Record] = []
     while wanted.qtype != wire.CNAME and not _holds(records, name, wanted.qtype):
         steps = [*_alias(records, name)]
         if not steps:
@@ -135,19 +140,24 @@ def _below(name: bytes, above: bytes) -> bool:
 
 def _scrub(found: Sequence[Record], wanted: Wanted) -> tuple[list[Record], list[tuple[Address, float]], int]:
     """Records without the addresses they must not have, the addresses left, and how many records lost some."""
-    kept, addresses, filtered = list[Record](), list[tuple[Address, float]](), 0
+    kept: list[Record] = []
+    addresses: list[tuple[Address, float]] = []
+    filtered = 0
     for record in dict.fromkeys(found):  # duplicates say nothing (RFC 2181 5)
-        if record.rtype in (wire.A, wire.AAAA):
-            fit = [address(record.data)] if wanted.fits(record.data) else []
-            clean = record if fit else None
-        elif record.rtype in (wire.SVCB, wire.HTTPS):
-            clean, fit = _scrub_service(record, wanted)
+        if record.rtype in _ADDRESSES:
+            if not wanted.fits(record.data):
+                filtered += 1
+                continue
+            addresses.append((address(record.data), record.ttl))
+            kept.append(record)
+        elif record.rtype in _SERVICES:
+            clean, hints = _scrub_service(record, wanted)
+            filtered += clean is None or len(clean.data) < len(record.data)
+            if clean is not None:
+                kept.append(clean)
+                addresses += [(each, record.ttl) for each in hints]
         else:
-            clean, fit = record, []
-        filtered += clean is None or len(clean.data) < len(record.data)
-        if clean is not None:
-            kept.append(clean)
-            addresses += ((each, float(record.ttl)) for each in fit)
+            kept.append(record)
     if len(addresses) > MAX_ADDRESSES:
         raise AnswerError(f"more than {MAX_ADDRESSES} addresses")
     return kept, addresses, filtered

@@ -7,10 +7,9 @@ decides: whoever takes an answer out has asked the judge first, and binds its ad
 from __future__ import annotations
 
 import struct
+from collections import OrderedDict
 from dataclasses import InitVar, dataclass, field
-from typing import Final
-
-from cachetools import LRUCache
+from typing import Final, Protocol
 
 from policy.rules import Rule
 from policy.value import Value
@@ -30,34 +29,67 @@ type Bound = tuple[tuple[Address, float], ...]
 type AnswerKey = tuple[Asked, Rights]  # what was asked, and what its rule says of the addresses
 
 
+class _Weighed(Protocol):
+    @property
+    def weight(self) -> int: ...
+
+
+class _Shelf[K, V: _Weighed]:
+    """A table bounded in octets, which is what its entries weigh. The least recently used go first."""
+
+    def __init__(self, octets: int) -> None:
+        self._octets, self._weight = octets, 0
+        self._kept: OrderedDict[K, V] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def put(self, key: K, value: V) -> None:
+        """Unless it is too much for an empty one."""
+        weight = value.weight
+        if weight > self._octets:
+            return
+        self.drop(key)
+        self._kept[key] = value
+        self._weight += weight
+        while self._weight > self._octets:
+            _, oldest = self._kept.popitem(last=False)
+            self._weight -= oldest.weight
+
+    def get(self, key: K) -> V | None:
+        value = self._kept.get(key)
+        if value is not None:
+            self._kept.move_to_end(key)
+        return value
+
+    def drop(self, key: K) -> None:
+        value = self._kept.pop(key, None)
+        if value is not None:
+            self._weight -= value.weight
+
+
 class _Kept(Value, frozen=True):
     """An answer, or that there was none to be had, from `at` until `until`."""
 
     answer: Answer | Failed
     at: float
     until: float
-
-    @property
-    def weight(self) -> int:
-        answer = self.answer
-        records = () if isinstance(answer, Failed) else (*answer.records, *answer.authority)
-        return _ENTRY_OVERHEAD + sum(len(each.owner) + len(each.data) + _RECORD_OVERHEAD for each in records)
+    weight: int
 
 
 class AnswerCache:
     """Answers by what was asked. `octets` bounds the memory, roughly."""
 
     def __init__(self, octets: int) -> None:
-        self._kept: LRUCache[AnswerKey, _Kept] = LRUCache(octets, getsizeof=lambda kept: kept.weight)
+        self._kept = _Shelf[AnswerKey, _Kept](octets)
 
     def __len__(self) -> int:
         return len(self._kept)
 
     def put(self, key: AnswerKey, answer: Answer | Failed, lifetime: float, now: float) -> None:
         """Keep `answer` for `lifetime` seconds, a failure too (RFC 2308 7, RFC 9520 3.2)."""
-        kept = _Kept(answer, now, now + lifetime)
-        if lifetime > 0 and kept.weight <= self._kept.maxsize:
-            self._kept[key] = kept
+        if lifetime > 0:
+            self._kept.put(key, _Kept(answer, now, now + lifetime, _weight(answer)))
 
     def get(self, key: AnswerKey, now: float) -> tuple[Answer | Failed, float] | None:
         """What is kept, TTLs counted down in whole seconds, and as of when it is that; None where nothing is."""
@@ -65,12 +97,22 @@ class AnswerCache:
         if kept is None:
             return None
         if now >= kept.until:
-            del self._kept[key]
+            self._kept.drop(key)
             return None
         if isinstance(kept.answer, Failed):
             return kept.answer, now
         age = int(now - kept.at)
         return aged(kept.answer, age), kept.at + age
+
+
+def _weight(answer: Answer | Failed) -> int:
+    if isinstance(answer, Failed):
+        return _ENTRY_OVERHEAD
+    weight = _ENTRY_OVERHEAD
+    for records in (answer.records, answer.authority):
+        for each in records:
+            weight += len(each.owner) + len(each.data) + _RECORD_OVERHEAD
+    return weight
 
 
 def aged(answer: Answer, seconds: int) -> Answer:
@@ -145,30 +187,28 @@ class WireCache:
     """
 
     def __init__(self, octets: int) -> None:
-        self._templates: LRUCache[tuple[bytes, bytes, bytes], Template] = LRUCache(
-            octets, getsizeof=lambda template: template.weight
-        )
+        self._templates = _Shelf[tuple[bytes, bytes, bytes], Template](octets)
 
     def __len__(self) -> int:
         return len(self._templates)
 
     def put(self, query: bytes, template: Template) -> None:
-        if len(query) <= MAX_KEY and template.weight <= self._templates.maxsize:
-            self._templates[_key(query)] = template
+        if len(query) <= MAX_KEY:
+            self._templates.put(_key(query), template)
 
     def get(self, query: bytes, now: float) -> Template | None:
         template = self._templates.get(key := _key(query))
         if template is None:
             return None
         if now >= template.until:
-            del self._templates[key]
+            self._templates.drop(key)
             return None
         if now >= template.counted_at + 1:
             template.count_down(now)
         return template
 
     def discard(self, query: bytes) -> None:
-        self._templates.pop(_key(query), None)
+        self._templates.drop(_key(query))
 
 
 def _key(query: bytes) -> tuple[bytes, bytes, bytes]:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import secrets
 import string
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -96,19 +96,18 @@ class Exchange:
     cookies: Cookies = field(default_factory=Cookies)
     deadline: float = 0.0
     ignored: int = 0
-    timed_out: list[Upstream] = field(default_factory=list)
+    timed_out: tuple[Upstream, ...] = ()
     _ends: float = 0.0
     _sent: float = 0.0
     _attempt: Attempt | None = None
-    _order: Iterator[Upstream] = field(default_factory=lambda: iter(()))
+    _turns: int = 0
     _near_misses: int = 0
     _error: Explanation | None = None
-    _refused: list[Upstream] = field(default_factory=list)
-    _renewed: list[Upstream] = field(default_factory=list)  # those that gave us another cookie, which they do once
+    _refused: tuple[Upstream, ...] = ()
+    _renewed: tuple[Upstream, ...] = ()  # those that gave us another cookie, which they do once
 
     def start(self, now: float) -> Step:
         self._ends = now + self.patience.total
-        self._order = iter([*self.upstreams] * self.patience.rounds)
         return self._next(now)
 
     def receive(self, data: bytes, now: float) -> Step | None:
@@ -125,7 +124,7 @@ class Exchange:
             return step
         if message.rcode in (wire.NOERROR, wire.NXDOMAIN):
             return Answered(message, attempt.upstream, now - self._sent)
-        self._refused.append(attempt.upstream)
+        self._refused += (attempt.upstream,)
         return self._next(now)
 
     def _known_by(self, attempt: Attempt, sent: Cookie, message: Message, now: float) -> Step | None:
@@ -139,7 +138,7 @@ class Exchange:
         if message.rcode != wire.BADCOOKIE:
             return None
         again = upstream not in self._renewed
-        self._renewed.append(upstream)
+        self._renewed += (upstream,)
         return self._try(upstream, Transport.UDP if again else Transport.TCP, now)  # RFC 7873 5.3
 
     def network_error(self, now: float) -> Step | None:
@@ -160,7 +159,7 @@ class Exchange:
         attempt = self._current()
         if self._error is None:
             self._error = _silence(attempt.upstream)
-        self.timed_out.append(attempt.upstream)
+        self.timed_out += (attempt.upstream,)
         if self._near_misses and attempt.transport is Transport.UDP:
             return self._try(attempt.upstream, Transport.TCP, now)  # it may be one that does not keep our case
         return self._next(now)
@@ -201,10 +200,12 @@ class Exchange:
         return None
 
     def _next(self, now: float) -> Step:
-        upstream = next((each for each in self._order if each not in self._refused), None)
-        if upstream is None or now >= self._ends:
-            return Failed(None if self._refused else self._error)
-        return self._try(upstream, upstream.transport, now)
+        while self._turns < self.patience.rounds * len(self.upstreams) and now < self._ends:
+            upstream = self.upstreams[self._turns % len(self.upstreams)]
+            self._turns += 1
+            if upstream not in self._refused:
+                return self._try(upstream, upstream.transport, now)
+        return Failed(None if self._refused else self._error)
 
     def _try(self, upstream: Upstream, transport: Transport, now: float) -> Step:
         if now >= self._ends:

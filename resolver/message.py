@@ -8,7 +8,6 @@ from our own question, whose case is a secret (see `exchange`).
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field
 from typing import Final
 
 from policy.value import Value
@@ -91,29 +90,31 @@ def read_response(data: bytes) -> Message:
     if answers + authority + additional > MAX_RECORDS:
         raise MessageError(f"more than {MAX_RECORDS} records")
     reader = _Reader(data)
-    asked, qtype = reader.question()
-    if flags & wire.TC:  # what came with it is no answer (RFC 2181 9); only header and question count
-        return Message(ident, flags, asked, qtype, (), ())
-    sections = [[reader.record() for _ in range(count)] for count in (answers, authority)]
-    reader.edns_may_come = True  # here and nowhere before (RFC 6891 6.1.1)
-    for _ in range(additional):
-        reader.record()
+    try:
+        asked, qtype = reader.question()
+        if flags & wire.TC:  # what came with it is no answer (RFC 2181 9); only header and question count
+            return Message(ident, flags, asked, qtype, (), ())
+        kept, referred = reader.records(answers), reader.records(authority)
+        reader.edns_may_come = True  # here and nowhere before (RFC 6891 6.1.1)
+        reader.records(additional)
+    except struct.error:
+        raise MessageError("the message ends inside a field") from None
     if reader.at != len(data):
         raise MessageError("octets after the message")
-    kept = [tuple(record for record in section if record is not None) for section in sections]
-    return Message(ident, flags, asked, qtype, kept[0], kept[1], reader.cookie, reader.extended)
+    return Message(ident, flags, asked, qtype, kept, referred, reader.cookie, reader.extended)
 
 
-@dataclass(slots=True)
 class _Reader:
     """A cursor over one message. Each name that a pointer can lead to is read once and remembered."""
 
-    data: bytes
-    at: int = HEADER_SIZE
-    known: dict[int, bytes] = field(default_factory=dict)
-    edns_may_come: bool = False
-    cookie: bytes | None = None
-    extended: int = 0
+    __slots__ = ("at", "cookie", "data", "edns_may_come", "extended", "known")
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, HEADER_SIZE
+        self.known: dict[int, bytes] = {}
+        self.edns_may_come = False
+        self.cookie: bytes | None = None
+        self.extended = 0
 
     def question(self) -> tuple[bytes, int]:
         try:
@@ -121,15 +122,21 @@ class _Reader:
         except ValueError as error:
             raise MessageError(str(error)) from None
         self.known[HEADER_SIZE] = asked.lower()
-        qtype, qclass = self._unpack(TYPE_CLASS)
+        qtype, qclass = TYPE_CLASS.unpack_from(self.data, self.at)
+        self.at += TYPE_CLASS.size
         if qclass != wire.IN:
             raise MessageError("a question of another class")
         return asked, qtype
 
-    def record(self) -> Record | None:
+    def records(self, count: int) -> tuple[Record, ...]:
+        """Those of use among the next so many. Raises struct.error where the message ends inside a field."""
+        return tuple([record for _ in range(count) if (record := self._record()) is not None])
+
+    def _record(self) -> Record | None:
         """The next record; None for one that is well-formed and of no use (OPT, another class, an omitted type)."""
-        owner = self.name(compressed=True)
-        rtype, rclass, ttl, length = self._unpack(RECORD)
+        owner = self._name(compressed=True)
+        rtype, rclass, ttl, length = RECORD.unpack_from(self.data, self.at)
+        self.at += RECORD.size
         end = self.at + length
         if end > len(self.data):
             raise MessageError("record data beyond the message")
@@ -149,7 +156,8 @@ class _Reader:
         self.edns_may_come = False
         self.extended = ttl >> 24
         while self.at < end:
-            code, length = self._unpack(TYPE_CLASS)
+            code, length = TYPE_CLASS.unpack_from(self.data, self.at)
+            self.at += TYPE_CLASS.size
             if self.at + length > end:
                 raise MessageError("an EDNS option longer than its record")
             if code == COOKIE and self.cookie is None:
@@ -167,7 +175,7 @@ class _Reader:
             return self.data[start:end]
         before, names, compressed = _NAMES_IN[rtype]
         self.at += before
-        parts = [self.data[start : self.at]] + [self.name(compressed=compressed) for _ in range(names)]
+        parts = [self.data[start : self.at]] + [self._name(compressed=compressed) for _ in range(names)]
         rest = end - self.at
         if rest < 0 or (rtype == wire.SOA and rest != _SOA_NUMBERS) or (rest and compressed and rtype != wire.SOA):
             raise MessageError("names that don't fill their record data")
@@ -175,7 +183,7 @@ class _Reader:
         self.at = end
         return b"".join(parts)
 
-    def name(self, *, compressed: bool) -> bytes:
+    def _name(self, *, compressed: bool) -> bytes:
         """The name at the cursor, flat and in lower case; the cursor moves behind it."""
         start = self.at
         if compressed and self.data[start : start + 2] == TO_QUESTION:  # as most owners are written
@@ -214,13 +222,6 @@ class _Reader:
             self.known[target] = name
             return name
         raise MessageError("a pointer that leads nowhere behind it, or too many of them")
-
-    def _unpack(self, fields: struct.Struct) -> tuple[int, ...]:
-        if self.at + fields.size > len(self.data):
-            raise MessageError("the message ends inside a field")
-        values = fields.unpack_from(self.data, self.at)
-        self.at += fields.size
-        return values
 
 
 def encode_records(records: tuple[Record, ...], asked: bytes, at: int) -> tuple[bytes, tuple[int, ...]]:

@@ -99,58 +99,62 @@ def read_query(wire: bytes) -> Question | Rejection | None:
     if len(wire) < HEADER_SIZE or wire[2] & QR >> 8:
         # no id to answer to; or a response, and two servers would answer each other for ever (RFC 1035 4.1.1)
         return None
-    ident, flags, *counts = HEADER.unpack_from(wire)
+    ident, flags, questions, answers, authority, additional = HEADER.unpack_from(wire)
     if flags & OPCODE:
         return _reject(wire, NOTIMP)  # QUERY is the only opcode here (RFC 1035 4.1.1)
-    if len(wire) > MAX_QUERY or flags & TC or counts[:3] != [1, 0, 0] or counts[3] > 1:
+    if len(wire) > MAX_QUERY or flags & TC or questions != 1 or answers or authority or additional > 1:
         return _reject(wire, FORMERR)  # exactly one question (RFC 9619 4), nothing answered, at most an OPT
     try:
         asked, end = read_flat_name(wire, HEADER_SIZE)
-        qtype, qclass = _unpack(TYPE_CLASS, wire, end)
+        qtype, qclass = TYPE_CLASS.unpack_from(wire, end)
         end += TYPE_CLASS.size
-        version, edns = _read_additional(wire, end, counts[3])
-    except _ReadError:
+        version, edns = _read_additional(wire, end, additional)
+    except (_ReadError, struct.error):  # the latter where the message ends inside a field
         return _reject(wire, FORMERR)
-    question = Question(ident, flags, canonical(asked), asked, qtype, edns)
-    return _refuse_kind(wire[HEADER_SIZE:end], question, qclass, version) or question
+    labels = _labels(asked)
+    question = Question(ident, flags, _text(labels), asked, qtype, edns)
+    if version or qclass != IN or refused_type(qtype) or not _nameable(labels):
+        return _refuse_kind(wire[HEADER_SIZE:end], question, version)
+    return question
 
 
-def _refuse_kind(section: bytes, question: Question, qclass: int, version: int) -> Rejection | None:
+def _refuse_kind(section: bytes, question: Question, version: int) -> Rejection:
     """Well-formed, but not a question that this server will ever take upstream."""
     if version:
         return _reject_parsed(question, section, BADVERS)  # RFC 6891 6.1.3
     if question.qtype == OPT:
         return _reject_parsed(question, section, FORMERR)  # a pseudo-type lives in no zone (RFC 6891 6.1.1)
-    if qclass != IN or refused_type(question.qtype) or not nameable(question.asked):
-        return _reject_parsed(question, section, REFUSED)
-    return None
+    return _reject_parsed(question, section, REFUSED)
 
 
 def refused_type(qtype: int) -> bool:
-    """Types never forwarded: reserved 0, NULL, and the meta range 128-255 but ANY (RFC 6895 3.1).
+    """Types never forwarded: reserved 0, NULL, the pseudo-type OPT, and the meta range 128-255 but ANY (RFC 6895 3.1).
 
     The range holds AXFR and IXFR (a transfer is no look-up) and TKEY and TSIG.
     """
-    return qtype in (0, NULL) or 128 <= qtype < ANY
+    return qtype in (0, NULL, OPT) or 128 <= qtype < ANY
 
 
-def nameable(flat: bytes) -> bool:
-    """Whether each label of a wire name is made of characters that a policy could name."""
-    at = 0
-    while length := flat[at]:
-        if flat[at + 1 : at + 1 + length].translate(None, _NAMEABLE):
-            return False
-        at += 1 + length
-    return True
+def _nameable(labels: list[bytes]) -> bool:
+    """Whether each is made of characters that a policy could name."""
+    return not b"".join(labels).translate(None, _NAMEABLE)
 
 
 def canonical(flat: bytes) -> str:
     """The text of a flat wire name: lower case, dots between labels, none at the end; "" is the root."""
+    return _text(_labels(flat))
+
+
+def _text(labels: list[bytes]) -> str:
+    return b".".join(labels).lower().decode("latin-1")
+
+
+def _labels(flat: bytes) -> list[bytes]:
     labels, at = [], 0
     while length := flat[at]:
         labels.append(flat[at + 1 : at + 1 + length])
         at += 1 + length
-    return b".".join(labels).lower().decode("latin-1")
+    return labels
 
 
 def wire_name(name: str) -> bytes:
@@ -191,22 +195,16 @@ def _read_additional(wire: bytes, at: int, count: int) -> tuple[int, Edns | None
         if at != len(wire):
             raise _ReadError("octets after the message: somebody else reads it differently")
         return 0, None
-    root, rtype, size, _, version, flags, length = _unpack(OPT_FIXED, wire, at)
+    root, rtype, size, _, version, flags, length = OPT_FIXED.unpack_from(wire, at)
     at += OPT_FIXED.size
     if root or rtype != OPT or at + length != len(wire):
         raise _ReadError("the additional record is not an OPT at the root (RFC 6891 6.1.2)")
     while at < len(wire):  # options must fill RDLENGTH exactly (RFC 6891 6.1.2)
-        _, length = _unpack(TYPE_CLASS, wire, at)
+        _, length = TYPE_CLASS.unpack_from(wire, at)
         at += TYPE_CLASS.size + length
     if at != len(wire):
         raise _ReadError("an EDNS option longer than its record")
     return version, Edns(size, bool(flags & DO))
-
-
-def _unpack(fields: struct.Struct, wire: bytes, at: int) -> tuple[int, ...]:
-    if at + fields.size > len(wire):
-        raise _ReadError("the message ends inside a field")
-    return fields.unpack_from(wire, at)
 
 
 def _reject(wire: bytes, rcode: int) -> Rejection:

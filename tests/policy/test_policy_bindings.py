@@ -16,7 +16,9 @@ def test_a_binding_lives_exactly_as_long_as_it_may() -> None:
     bindings = Bindings()
     bindings.bind("a.example", [(A, 10.0)], now=100.0)
     assert bindings.names(A, 109.999) == ("a.example",)
+    assert len(bindings) == 1
     assert bindings.names(A, 110.0) == ()
+    assert len(bindings) == 0
     assert bindings.names(B, 100.0) == ()
 
 
@@ -62,6 +64,15 @@ def test_what_ran_out_makes_room_and_is_not_counted() -> None:
     bindings.bind("c.example", [(C, 60.0)], now=10.0)
     assert [bindings.names(address, 11.0) for address in (A, B, C)] == [("a.example",), (), ("c.example",)]
     assert bindings.evicted == 0
+
+
+def test_a_full_table_is_looked_through_once_a_second_and_what_ran_out_is_never_counted() -> None:
+    bindings = Bindings(capacity_addresses=1)
+    bindings.bind("a.example", [(A, 60.0)], now=0.0)
+    bindings.bind("b.example", [(B, 0.3)], now=0.1)
+    assert bindings.evicted == 1
+    bindings.bind("c.example", [(C, 60.0)], now=0.5)
+    assert (bindings.names(C, 0.5), bindings.evicted) == (("c.example",), 1)
 
 
 def test_names_of_one_address_are_bounded_the_soonest_to_end_goes() -> None:

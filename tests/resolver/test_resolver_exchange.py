@@ -167,7 +167,7 @@ def test_silence_goes_on_to_the_next_upstream_and_a_late_answer_is_none() -> Non
     assert play.now == 101.0
     play.ignores(late)
     assert isinstance(play.hears(reply_to(play.attempt)), Answered)
-    assert play.exchange.timed_out == [FIRST]
+    assert play.exchange.timed_out == (FIRST,)
 
 
 def test_all_silent_fails_within_the_total_and_says_why() -> None:
@@ -178,7 +178,7 @@ def test_all_silent_fails_within_the_total_and_says_why() -> None:
     assert play.step.explanation is not None
     assert play.step.explanation.code is Ede.NO_REACHABLE_AUTHORITY
     assert play.now - 100.0 <= PATIENCE.total
-    assert play.exchange.timed_out == [FIRST, SECOND, FIRST, SECOND]
+    assert play.exchange.timed_out == (FIRST, SECOND, FIRST, SECOND)
 
 
 def test_the_last_wait_is_cut_to_the_total() -> None:

@@ -42,7 +42,7 @@ schema: setup  ## remake docs/*.schema.json from the types in dnsfw/policies and
 	@$(BIN)/python -c 'from dnsfw.journal.records import schema; print(schema(), end="")' > docs/journal.schema.json
 	@$(BIN)/python -c 'from dnsfw.journal.report import schema; print(schema(), end="")' > docs/report.schema.json
 
-fuzz: setup  ## fuzz the policy language and foreign bytes, a minute each, by coverage (wants atheris in .venv)
-	@$(BIN)/python tests/fuzz/fuzz_policy.py -max_total_time=60 -max_len=600
-	@$(BIN)/python tests/fuzz/fuzz_packets.py -max_total_time=60 -max_len=2000
-	@$(BIN)/python tests/fuzz/fuzz_wire.py -max_total_time=60 -max_len=1500
+fuzz:  ## fuzz the policy language and foreign bytes, a minute each, by coverage
+	@scripts/setup.sh fuzz
+	@for target in policy packets wire; do \
+	  PYTHONPATH=.setup/fuzz $(BIN)/python tests/fuzz/fuzz_$$target.py -max_total_time=60 -max_len=1500 || exit 1; done

@@ -17,6 +17,7 @@ compile() {  # compile NAME SOURCE...: writes requirements/NAME.lock
 }
 
 compile uv --group uv
+compile fuzz --group fuzz
 compile run pyproject.toml
 compile build --group build --constraint requirements/run.lock
 compile dev --group dev --constraint requirements/run.lock --constraint requirements/build.lock

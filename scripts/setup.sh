@@ -4,6 +4,7 @@
 #
 #   scripts/setup.sh          what dnsfw and its tests need
 #   scripts/setup.sh bench    also the programs that bench/ compares it with
+#   scripts/setup.sh fuzz     also the fuzzer, which `make fuzz` uses
 #   scripts/setup.sh guard    only what dnsfw needs to run
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -159,6 +160,17 @@ unpack_containerd() (
   dpkg-deb --fsys-tarfile containerd_*.deb | tar -x ./usr/bin/containerd && rm containerd_*.deb
 )
 
+# --- the fuzzer ---
+
+fuzzer_is_there() { cmp -s requirements/fuzz.lock .setup/fuzz/dnsfw-fuzz.lock; }
+
+# Beside .venv, which stays as small as it is.
+install_fuzzer() {
+  rm -rf .setup/fuzz &&
+  pip install --require-hashes --no-deps --target .setup/fuzz -r requirements/fuzz.lock &&
+  cp requirements/fuzz.lock .setup/fuzz/dnsfw-fuzz.lock
+}
+
 # --- OpenSnitch, which bench/ compares with ---
 
 opensnitch_is_there() { [ -x .setup/opensnitch/usr/bin/opensnitchd ]; }
@@ -204,6 +216,7 @@ main() {
     unpack_containerd || say "containerd could not be had; what is asked of a real one is left out"
   [ "${1:-}" != bench ] || opensnitch_is_there || step "OpenSnitch into .setup/opensnitch (apt-get download)" \
     unpack_opensnitch || say "OpenSnitch could not be had; what is compared with it is left out"
+  [ "${1:-}" != fuzz ] || fuzzer_is_there || step "the fuzzer into .setup/fuzz" install_fuzzer || fail "see above"
   [ "${1:-}" = guard ] || action_lint_is_installed || step "ESLint for action/ (npm ci)" install_action_lint || fail "see above"
 }
 

@@ -7,9 +7,7 @@ feeds it hypothesis' messages: honest ones, honest ones with a few octets change
 from __future__ import annotations
 
 import sys
-from importlib import import_module
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -24,6 +22,7 @@ from resolver.answer import AnswerError, Wanted, interpret
 from resolver.message import Message, MessageError, Record, read_response
 from resolver.reply import MAX_TCP, answered
 from resolver.wire import Question, Rejection, read_query
+from tests.fuzz.driver import drive
 
 _OMITTED = {3, 4, 7, 8, 9, 14, 17, 18, 21, 24, 26, 30, 35, 36, 38}  # those that our answers leave out
 _WITH_NAMES = {wire.NS, wire.CNAME, wire.PTR, wire.SOA, wire.MX, wire.SRV, wire.DNAME}
@@ -123,17 +122,5 @@ def _passed_on(message: Message) -> None:
     assert len(read.answer) == len(answer.records) or read.flags & dns.flags.TC
 
 
-def main() -> None:
-    """Fuzz for as long as libFuzzer's options say."""
-    try:
-        atheris = import_module("atheris")  # optional, and without types
-    except ImportError:
-        sys.exit("atheris isn't installed in this environment: pip install atheris")
-    with TemporaryDirectory() as found:  # libFuzzer writes what it finds into the first folder
-        atheris.instrument_all()
-        atheris.Setup([*sys.argv, found], one)
-        atheris.Fuzz()
-
-
 if __name__ == "__main__":
-    main()
+    drive(one)

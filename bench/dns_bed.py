@@ -7,13 +7,11 @@ netfilter, owners or journal here: the judge allows `*.example.com`, the binding
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import re
 import select
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +21,7 @@ from pathlib import Path
 
 from dnsfw.engine.gate import Gate
 from dnsfw.journal.writer import Journal
+from dnsfw.machine.interpreter import answer_promptly
 from dnsfw.machine.privilege import ROOT
 from policy import Bindings, Budgets, Limits
 from policy.parse import parse
@@ -148,8 +147,7 @@ def serve_bare(port: int) -> None:
 
 def serve_dnsfw(port: int) -> None:
     """Policy, budgets, bindings and journal are the real ones; only owners are not looked up."""
-    sys.setswitchinterval(0.0005)  # as the engine
-    gc.freeze()
+    answer_promptly()
     with tempfile.TemporaryDirectory() as scratch:
         journal = Journal(Path(scratch) / "journal", "enforce", ROOT)
         journal.start()

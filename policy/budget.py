@@ -11,12 +11,13 @@ from math import log2
 from typing import Final
 
 from policy.decide import Decision
-from policy.names import Pattern
+from policy.names import NAME_OCTETS, Pattern
 from policy.value import Value
 from policy.values import Action, Query, Reason
 
 MINUTE: Final = 60.0
 _TXT: Final = 16
+_WEIGHTS: Final = (0.0, *(count * log2(count) for count in range(1, NAME_OCTETS + 1)))  # of one octet's count in a name
 
 # What programs look up (IANA dns-parameters): A NS CNAME SOA PTR MX TXT AAAA SRV DNAME, what validators need (DS SSHFP
 # RRSIG NSEC DNSKEY NSEC3 NSEC3PARAM TLSA), SVCB HTTPS CAA; and ANY, which the resolver answers itself (RFC 8482).
@@ -134,7 +135,6 @@ class Budgets:
 
 
 def entropy(text: str) -> float:
-    """Shannon's, in bits an octet: about 2 to 3.5 for words, over 4 for long encoded data."""
+    """Shannon's, of no more than a name, in bits an octet: about 2 to 3.5 for words, over 4 for long encoded data."""
     size = len(text)
-    counts = [text.count(each) for each in set(text)]
-    return log2(size) - sum([count * log2(count) for count in counts]) / size if size else 0.0
+    return log2(size) - sum([_WEIGHTS[text.count(each)] for each in set(text)]) / size if size else 0.0

@@ -83,9 +83,10 @@ def resolvable(policy: Policy, asked: str, owner: Owner | None) -> Decision:
     for rule in policy.denies.by_name(name):
         if rule.kind is not Kind.URL and rule.applies(owner):
             return Decision(Action.DENY, Reason.DENY_RULE, rule, name)
-    named = list(policy.allows.by_name(name))
+    named = policy.allows.by_name(name)
     if applying := [rule for rule in named if rule.applies(owner)]:
-        return Decision(Action.ALLOW, Reason.ALLOW_RULE, max(applying, key=_rights), name)
+        rule = applying[0] if len(applying) == 1 else max(applying, key=_rights)
+        return Decision(Action.ALLOW, Reason.ALLOW_RULE, rule, name)
     if named:
         return Decision(Action.DENY, Reason.OWNER, named[0], name)
     return Decision(Action.DENY, Reason.NO_RULE, None, name)

@@ -71,10 +71,9 @@ class Index:
         table = self._networks[network.version].setdefault(bits, {})
         table.setdefault(int(network.network_address) >> bits, []).append(rule)
 
-    def by_name(self, name: str) -> Iterator[Rule]:
+    def by_name(self, name: str) -> list[Rule]:
         """The rules that a query for, or a flow to, this canonical name can meet."""
-        for shelf in self._shelves(name):
-            yield from shelf.sites
+        return [rule for shelf in self._shelves(name) for rule in shelf.sites]
 
     def by_url(self, name: str, path: str) -> Iterator[Rule]:
         """The rules that a request for this canonical path of this canonical name can meet."""

@@ -13,6 +13,7 @@ from typing import Final
 
 from policy.values import Query
 from resolver.boundary import Boundary, Fault
+from resolver.chance import Chance
 from resolver.cookies import Cookies
 from resolver.core import ResolverConfig
 from resolver.exchange import Answered, Asked, Attempt, Exchange, Failed, Outcome, Step
@@ -43,7 +44,8 @@ class Forwarder:
         self._config, self._loop = config, loop
         self.turn_over = turn_over
         self._standings = Standings(config.upstreams)
-        self._cookies = Cookies()
+        self._chance = Chance()
+        self._cookies = Cookies(self._chance)
         self._runs: dict[Asked, _Run] = {}
         self._waiting = 0
         self._closed = False
@@ -74,11 +76,13 @@ class Forwarder:
         if run := self._runs.get(asked):
             run.waiters.append(done)
             return
-        upstreams = self._standings.ranked(self.clock())
-        exchange = Exchange(asked, upstreams, self._config.patience, cookies=self._cookies)
+        now = self.clock()
+        upstreams = self._standings.ranked(now)
+        exchange = Exchange(asked, upstreams, self._config.patience, self._chance, self._cookies)
         run = self._runs[asked] = _Run(self, exchange, query, done)
-        run.begin()
-        self._keep_time()
+        run.begin(now)
+        if self._ticking is None:
+            self._keep_time()
 
     def close(self) -> None:
         """End all exchanges; those who wait are told that they failed. There is room for none from now on."""
@@ -125,8 +129,8 @@ class _Run:
         self._socket: socket.socket | None = None
         self._asking: Asking | None = None
 
-    def begin(self) -> None:
-        self._advance(self.exchange.start, self._forwarder.clock())
+    def begin(self, now: float) -> None:
+        self._advance(self.exchange.start, now)
 
     def finish(self, outcome: Outcome) -> None:
         self._close_attempt()
@@ -149,12 +153,17 @@ class _Run:
         """Tell the exchange what happened, and carry out what it says."""
         forwarder = self._forwarder
         forwarder.concerns = self._query
-        step = forwarder.boundary.run(_failed, happened, *what)
-        while isinstance(step, Attempt):
-            self._close_attempt()
-            step = forwarder.boundary.run(_failed, self._open, step)
+        step = forwarder.boundary.run(_failed, self._follow, happened, *what)
         if step is not None:
             self.finish(step)
+
+    def _follow[*A](self, happened: Callable[[*A], Step | None], *what: *A) -> Outcome | None:
+        """Until there is something to wait for, or nothing more."""
+        step = happened(*what)
+        while isinstance(step, Attempt):
+            self._close_attempt()
+            step = self._open(step)
+        return step
 
     def _open(self, attempt: Attempt) -> Step | None:
         """Begin an attempt: the next step if it fails at once, which for lack of a route or a descriptor it may."""

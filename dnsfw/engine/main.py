@@ -7,9 +7,7 @@ the capabilities that verdicts, attribution and map look-ups need. No kernel obj
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
-import sys
 import time
 from contextlib import ExitStack, nullcontext, suppress
 from functools import partial
@@ -53,6 +51,7 @@ from dnsfw.journal.lifecycle import Life, Turn
 from dnsfw.journal.records import Entry
 from dnsfw.journal.tally import Tally, summary
 from dnsfw.journal.writer import Journal, Keeping
+from dnsfw.machine.interpreter import answer_promptly
 from dnsfw.machine.privilege import Capability, become, undumpable
 from dnsfw.machine.system import system_upstreams
 from dnsfw.place import QUEUE, EngineConfig
@@ -67,7 +66,6 @@ from resolver.server import Resolver
 if TYPE_CHECKING:
     from dnsfw.control.scrape import Scrape
 
-_SWITCH = 0.0005  # seconds until the journal's thread lets a packet's or a query's way go on; 5 ms by default
 # Verdicts on the queue; a cgroup's path from its number; map look-ups on kernels before 5.19.
 _KEPT = (Capability.NET_ADMIN, Capability.DAC_READ_SEARCH, Capability.BPF)
 
@@ -79,8 +77,7 @@ def run(config: EngineConfig, channel: Channel) -> int:
             engine = Engine(config, channel, stack)
             become(config.user, keep=(*_KEPT, *engine.also_kept))
             undumpable()
-            sys.setswitchinterval(_SWITCH)
-            gc.freeze()  # code is no garbage: looking through it holds packets and queries up for 10 ms each time
+            answer_promptly()
             asyncio.run(engine.serve(), loop_factory=asyncio.SelectorEventLoop)
     except DnsfwError as error:
         channel.send(Failed(error.problem, error.remedy, error.exit_status))

@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ from typing import Any, NamedTuple
 from bpf import records
 from bpf.btf import Btf
 from bpf.errors import BpfError
-from bpf.syscall import link_to_cgroup, trace
+from bpf.syscall import link_to_cgroup, link_to_output, trace
 
 HERE = Path(__file__).parent
 MAPS = ("flows", "connections", "sockets", "programs", "watched", "counts")
@@ -69,6 +70,24 @@ _FIELDS = {
     "KN_ID": ("kernfs_node", "id"),
     "SIGNAL_LIVE": ("signal_struct", "live"),
 }
+# And those of packets that wait for their verdict. Kernels before 6.4 have no hook for them; what an interrupt looks
+# like was tried on x86 only.
+_PACKET_FIELDS = {
+    "CONTEXT_STATE": ("bpf_nf_ctx", "state"),
+    "CONTEXT_SKB": ("bpf_nf_ctx", "skb"),
+    "STATE_SOCK": ("nf_hook_state", "sk"),
+    "SKB_LENGTH": ("sk_buff", "len"),
+    "SKB_MARK": ("sk_buff", "mark"),
+    "SKB_HEAD": ("sk_buff", "head"),
+    "SKB_NETWORK": ("sk_buff", "network_header"),
+    "SOCK_COOKIE": ("sock_common", "skc_cookie"),
+    "SOCK_OWNED": ("sock", "sk_lock", "owned"),
+    "SOCK_SOCKET": ("sock", "sk_socket"),
+    "SOCKET_FILE": ("socket", "file"),
+    "REGS_CALL": ("pt_regs", "orig_ax"),
+    "TASK_STACK": ("task_struct", "stack"),
+    "TASK_FLAGS": ("task_struct", "flags"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,19 +107,22 @@ HOOKS = (
     Hook("on_sock_ops", 13, 3),  # BPF_PROG_TYPE_SOCK_OPS
     Hook("on_egress", 8, 1),  # BPF_PROG_TYPE_CGROUP_SKB
 )
+ON_JUDGED = Hook("on_judged", 32, 45)  # BPF_PROG_TYPE_NETFILTER, BPF_NETFILTER
+FAMILIES = (socket.AF_INET, socket.AF_INET6)  # that it goes to
 _SO_NETNS_COOKIE = 71  # asm-generic/socket.h
 _RAW_TRACEPOINT = 17  # BPF_PROG_TYPE_RAW_TRACEPOINT
-_TRACEPOINTS = {"on_fork": "sched_process_fork", "on_exec": "sched_process_exec", "on_exit": "sched_process_exit"}
+TRACEPOINTS = {"on_fork": "sched_process_fork", "on_exec": "sched_process_exec", "on_exit": "sched_process_exit"}
 
 
 @dataclass(frozen=True, slots=True)
 class Toolchain:
-    """What a program is built from, beside its text. `typed` is tried first: without it, the kernel may be older."""
+    """What a program is built from, beside its text. The first of `variants` is taken that the kernel takes: older ones
+    take less."""
 
     bcc: Path = Path("/usr/lib/python3/dist-packages/bcc")  # Debian's and Ubuntu's python3-bpfcc
     btf: Path = Path("/sys/kernel/btf/vmlinux")
     layouts: tuple[records.Layout, ...] = records.LAYOUTS
-    typed: tuple[bool, ...] = (True, False)
+    variants: tuple[tuple[str, ...], ...] = (("TYPED", "PACKETS"), ("TYPED",), ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,48 +134,65 @@ class Worker:
 
 
 @dataclass(frozen=True, slots=True)
+class Judged:
+    """Packets that wait for their verdict: they have `mark` under `mask` on the output hook at `priority`. `network` is
+    a descriptor of the network namespace that they leave from; None is the current one."""
+
+    mark: int
+    mask: int
+    priority: int
+    network: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Extent:
     """How much is to be found out, beside the processes below a cgroup. `worker` starts a job's steps; `controller`
     is one whose cgroup v1 hierarchy holds containers, "" without one; with `bridged`, packets of other network
-    namespaces come through ours."""
+    namespaces come through ours; `judged` are packets whose sender is looked at."""
 
     worker: Worker | None = None
     controller: str = ""
     bridged: bool = False
+    judged: Judged | None = None
 
 
 def attach(cgroup: Path, toolchain: Toolchain, extent: Extent) -> list[int]:
     """Compile, load and attach everything; return the maps' descriptors, in the order of MAPS and, with a worker,
-    STEP_MAPS, and then the links'. Raises BpfError; what the compiler or verifier has to say goes to standard error."""
+    STEP_MAPS, and then the links'. Raises BpfError; what the compiler or verifier has to say goes to standard error.
+    May leave the process in another network namespace."""
     bcc = _import_bcc(toolchain.bcc)
-    flags = [*_kernel_flags(toolchain.btf, extent), *_our_flags(extent)]
+    kernel = _read_btf(toolchain.btf)
+    flags = [*_kernel_flags(kernel, extent), *_our_flags(extent)]
     os.environ["BCC_KERNEL_SOURCE"] = str(HERE)  # our include tree instead of kernel headers
     faults = []
-    for typed in toolchain.typed:
+    for variant in toolchain.variants:
         try:
-            loaded = _load(bcc, toolchain, [*flags, *(["-DTYPED"] if typed else [])], extent)
+            loaded = _load(bcc, toolchain, [*flags, *_variant_flags(kernel, extent, variant)], extent)
         except Exception as error:  # noqa: BLE001 - bcc raises no other
             faults.append(error)
         else:
-            return [*loaded.maps, *_link(cgroup, loaded.hooks), *loaded.tracepoints]
-    raise BpfError(f"bcc can't load the BPF program: {faults[0]}") from faults[0]
+            return [*loaded.maps, *_link(cgroup, loaded.hooks), *loaded.tracepoints, *_link_judged(loaded, extent)]
+    raise BpfError(f"bcc can't load the BPF program: {faults[-1]}") from faults[-1]
 
 
 class _Loaded(NamedTuple):
     maps: list[int]
     hooks: list[int]
     tracepoints: list[int]
+    judged: list[int]  # on_judged, where it is wanted and can be had
 
 
 def _load(bcc: ModuleType, toolchain: Toolchain, flags: list[str], extent: Extent) -> _Loaded:
     program = bcc.BPF(text=_source(toolchain.layouts), cflags=flags)
     hooks = [_load_hook(program, hook) for hook in HOOKS]
-    traced = _TRACEPOINTS.items() if extent.worker else ()
+    judged = [_load_hook(program, ON_JUDGED)] if any(flag.startswith("-DJUDGED_MARK=") for flag in flags) else []
+    traced = TRACEPOINTS.items() if extent.worker else ()
     loaded = [(program.load_func(function.encode(), _RAW_TRACEPOINT).fd, point) for function, point in traced]
     return _Loaded(
         [program[name.encode()].map_fd for name in (*MAPS, *(STEP_MAPS if extent.worker else ()))],
         hooks,
         [trace(fd, point) for fd, point in loaded],
+        judged,
     )
 
 
@@ -173,16 +212,43 @@ def _link(cgroup: Path, programs: list[int]) -> Iterator[int]:
         raise BpfError(f"BPF programs can't be attached to {cgroup}: {error.strerror}; is it on cgroup2?") from error
 
 
+def _link_judged(loaded: _Loaded, extent: Extent) -> Iterator[int]:
+    """A link's network namespace is the one that it is made in."""
+    if extent.judged is None or not loaded.judged:
+        return
+    try:
+        if extent.judged.network is not None:
+            os.setns(extent.judged.network, os.CLONE_NEWNET)
+        for program, family in product(loaded.judged, FAMILIES):
+            yield link_to_output(program, family, extent.judged.priority)
+    except OSError as error:
+        raise BpfError(f"BPF programs can't be attached to netfilter: {error.strerror}") from error
+
+
 def _source(layouts: tuple[records.Layout, ...]) -> bytes:
     program = (HERE / "owner.bpf.c").read_text()
     return (program + "".join(layout.assertions() for layout in layouts)).encode()
 
 
-def _kernel_flags(btf: Path, extent: Extent) -> Iterator[str]:
+def _read_btf(btf: Path) -> Btf:
     try:
-        kernel = Btf(btf.read_bytes())
+        return Btf(btf.read_bytes())
     except OSError as error:
         raise BpfError(f"{btf} can't be read ({error.strerror}): the kernel needs CONFIG_DEBUG_INFO_BTF") from error
+
+
+def _variant_flags(kernel: Btf, extent: Extent, variant: tuple[str, ...]) -> Iterator[str]:
+    """Raises BpfError where this kernel has no such thing."""
+    if "TYPED" in variant:
+        yield "-DTYPED"
+    if "PACKETS" in variant and extent.judged is not None:
+        yield f"-DJUDGED_MARK={extent.judged.mark}u"
+        yield f"-DJUDGED_MASK={extent.judged.mask}u"
+        for name, path in _PACKET_FIELDS.items():
+            yield f"-D{name}={kernel.offset(*path)}"
+
+
+def _kernel_flags(kernel: Btf, extent: Extent) -> Iterator[str]:
     for name, path in _FIELDS.items():
         yield f"-D{name}={kernel.offset(*path)}"
     if extent.controller:

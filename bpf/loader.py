@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import NoReturn, Self
 
 from bpf import records
-from bpf.compile import HOOKS, MAPS, STEP_MAPS, Extent, Toolchain, attach
+from bpf.compile import FAMILIES, HOOKS, MAPS, STEP_MAPS, TRACEPOINTS, Extent, Toolchain, attach
 from bpf.errors import BpfError
 from bpf.syscall import Map
 
@@ -30,6 +30,7 @@ _MESSAGE_BYTES = 4096
 _COMPLAINT_BYTES = 1 << 20
 _LOADED = b"loaded"
 _MOST_FDS = 32
+_WITH_STEPS = len(STEP_MAPS) + len(TRACEPOINTS)
 # What the keys and values of each map must measure.
 _SHAPES: Mapping[str, tuple[int, int]] = {
     "flows": (records.FLOW_KEY.size, records.OWNER.size),
@@ -62,6 +63,7 @@ class Attached:
     descriptors: tuple[int, ...]
     _owned: ExitStack
     steps: Map | None = None  # there are none where no CI runner is known
+    sees_senders: bool = False  # of each packet that is judged, not only of the one that opens a connection
     watched_ports: set[int] = field(default_factory=set, init=False)
 
     def watch(self, port: int) -> None:
@@ -181,7 +183,8 @@ def _stop(child: int) -> None:
 
 def take_over(descriptors: Sequence[int]) -> Attached:
     """What `Attached.descriptors` named in the process that they came from. Raises BpfError."""
-    names = MAPS if len(descriptors) == len(MAPS) + len(HOOKS) else (*MAPS, *STEP_MAPS)
+    optional = len(descriptors) - len(MAPS) - len(HOOKS)
+    names = (*MAPS, *STEP_MAPS) if optional >= _WITH_STEPS else MAPS
     with ExitStack() as owned:
         for fd in descriptors:
             owned.callback(os.close, fd)
@@ -192,4 +195,5 @@ def take_over(descriptors: Sequence[int]) -> Attached:
         for name, each in maps.items():
             if (each.shape.key_size, each.shape.value_size) != _SHAPES[name]:
                 raise BpfError(f"owner.h and records.py disagree on the map {name}: {each.shape}")
-        return Attached(**maps, descriptors=tuple(descriptors), _owned=owned.pop_all())
+        sees_senders = optional % _WITH_STEPS == len(FAMILIES)
+        return Attached(**maps, descriptors=tuple(descriptors), _owned=owned.pop_all(), sees_senders=sees_senders)

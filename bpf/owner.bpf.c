@@ -15,8 +15,10 @@
 #define AF_INET6 10
 #define ETH_P_IP 0x0800
 #define ETH_P_IPV6 0x86dd
+#define ICMP 1
 #define TCP 6
 #define UDP 17
+#define ICMPV6 58
 #define DNS 53
 #define LOOPBACK 1    /* the loopback's interface index, in every network namespace */
 #define PATH_STEPS 48 /* directories and mounts between a file and the root */
@@ -268,7 +270,7 @@ static inline void write_program(struct process_key *process) {
 /* ---- who uses a socket ---- */
 
 /* The current process as the owner of a socket. */
-static inline void describe(struct owner *owner, u64 cookie, u64 netns) {
+static inline void describe(struct owner *owner, u64 cookie, u64 netns, u64 now) {
   u64 task = current_task();
 
   owner->process.start_ns = LOAD(LOAD(task, TASK_LEADER), TASK_START);
@@ -278,7 +280,7 @@ static inline void describe(struct owner *owner, u64 cookie, u64 netns) {
   owner->netns = netns;
   owner->cgroup = LOAD(LOAD(LOAD(LOAD(task, TASK_CGROUPS), CSS_SET_DFL_CGROUP), CGROUP_KN), KN_ID);
   owner->uid = LOAD_32(LOAD(task, TASK_CRED), CRED_UID);
-  owner->used_ns = NOW();
+  owner->used_ns = now;
 }
 
 static inline int same_process(struct process_key *one, struct process_key *other) {
@@ -315,7 +317,7 @@ static inline int own_socket(struct owner *owner) {
 /* Whether another process used another socket for the same flow just now. One network namespace never has two TCP
  * sockets of one tuple; UDP sockets can share a port, and a namespace of somebody's own can repeat any tuple. */
 static inline int contested(struct flow_key *flow, struct owner *before, struct owner *owner) {
-  if (before->cookie == owner->cookie || same_process(&before->process, &owner->process))
+  if ((owner->cookie && before->cookie == owner->cookie) || same_process(&before->process, &owner->process))
     return 0;
   if (flow->protocol == TCP && before->netns == owner->netns && owner->netns)
     return 0;
@@ -401,7 +403,7 @@ int on_connect(struct bpf_sock_addr *ctx) {
 
   if (ctx->protocol != UDP)
     return 1;
-  describe(&owner, bpf_get_socket_cookie(ctx), bpf_get_netns_cookie(ctx));
+  describe(&owner, bpf_get_socket_cookie(ctx), bpf_get_netns_cookie(ctx), NOW());
   if (own_socket(&owner))
     describe_program(&owner);
   return 1;
@@ -415,7 +417,7 @@ static inline int sent(struct bpf_sock_addr *ctx, struct flow_key *flow) {
 
   if (!sk)
     return 1;
-  describe(&owner, bpf_get_socket_cookie(ctx), bpf_get_netns_cookie(ctx));
+  describe(&owner, bpf_get_socket_cookie(ctx), bpf_get_netns_cookie(ctx), NOW());
   flow->source_port = bpf_htons(sk->src_port);
   flow->destination_port = ctx->user_port;
   flow->protocol = UDP;
@@ -461,9 +463,9 @@ int on_sock_ops(struct bpf_sock_ops *ctx) {
   now.flow.destination_port = bpf_htons(bpf_ntohl(ctx->remote_port));
   now.flow.protocol = TCP;
 #ifdef TYPED
-  describe(&now.owner, bpf_get_socket_cookie(ctx), bpf_get_netns_cookie(ctx));
+  describe(&now.owner, bpf_get_socket_cookie(ctx), bpf_get_netns_cookie(ctx), NOW());
 #else
-  describe(&now.owner, bpf_get_socket_cookie(ctx), 0); /* kernels before 5.15 don't say: any namespace may contest it */
+  describe(&now.owner, bpf_get_socket_cookie(ctx), 0, NOW()); /* kernels before 5.15 don't say: any namespace may contest it */
 #endif
   own_connection(&now);
   if (now.flow.destination_port == bpf_htons(DNS)) {
@@ -476,27 +478,29 @@ int on_sock_ops(struct bpf_sock_ops *ctx) {
 
 /* ---- packets to our own listeners: after redirection, which goes over loopback, so the tuple is what they see ---- */
 
-/* Header offsets: RFC 791 section 3.1, RFC 8200 section 3. Extension headers and fragments are nobody's. */
-static inline int read_tuple(struct __sk_buff *skb, struct flow_key *flow) {
-  u8 header[40];
-  u32 ports = 20;
-
-  if (skb->protocol == bpf_htons(ETH_P_IP)) {
-    if (bpf_skb_load_bytes(skb, 0, header, 20))
-      return 0;
-    ports = (header[0] & 0xf) * 4;
+/* Addresses and protocol; where the transport header begins. Header offsets: RFC 791 section 3.1, RFC 8200 section 3.
+ * Extension headers and fragments are nobody's. */
+static inline u32 read_addresses(u8 *header, struct flow_key *flow) {
+  if (header[0] >> 4 == 4) {
     flow->protocol = header[9];
     flow->source[10] = flow->source[11] = flow->destination[10] = flow->destination[11] = 0xff;
     __builtin_memcpy(flow->source + 12, header + 12, 4);
     __builtin_memcpy(flow->destination + 12, header + 16, 4);
-  } else {
-    if (bpf_skb_load_bytes(skb, 0, header, 40))
-      return 0;
-    ports = 40;
-    flow->protocol = header[6];
-    __builtin_memcpy(flow->source, header + 8, 16);
-    __builtin_memcpy(flow->destination, header + 24, 16);
+    return (header[0] & 0xf) * 4;
   }
+  flow->protocol = header[6];
+  __builtin_memcpy(flow->source, header + 8, 16);
+  __builtin_memcpy(flow->destination, header + 24, 16);
+  return 40;
+}
+
+static inline int read_tuple(struct __sk_buff *skb, struct flow_key *flow) {
+  u8 header[40];
+  u32 ports;
+
+  if (bpf_skb_load_bytes(skb, 0, header, skb->protocol == bpf_htons(ETH_P_IP) ? 20 : 40))
+    return 0;
+  ports = read_addresses(header, flow);
   if (flow->protocol != TCP && flow->protocol != UDP)
     return 0;
   return bpf_skb_load_bytes(skb, ports, &flow->source_port, 4) == 0; /* both ports, side by side */
@@ -555,3 +559,95 @@ int on_egress(struct __sk_buff *skb) {
   }
   return 1;
 }
+
+#ifdef JUDGED_MARK
+/* ---- packets on their way to the queue, seen where they are sent: connected sockets, and pings ---- */
+
+#define NF_ACCEPT 1
+#define STACK_BYTES 16384 /* of a task; where a kernel has larger ones, some senders stay unknown */
+#define THIS_NETNS 1 /* all records with `judged` are of one */
+#define NO_CALL (u64)-1
+#define PF_KTHREAD 0x00200000
+#define EXTENSIONS 4 /* more are refused */
+#define HOP_BY_HOP 0
+#define DESTINATION 60
+#define ECHO 8
+#define ECHO_V6 128
+
+#define HELPER_TASK_PT_REGS 175 /* enum bpf_func_id */
+static u64 (*task_registers)(u64 task) = (void *)HELPER_TASK_PT_REGS;
+
+/* Whether we are in a system call of the current process. An interrupt has a stack of its own, unless the process ran
+ * code of its own just then, and so was in no call. */
+static inline int is_calling(u64 task) {
+  u64 frame = 0, slot;
+
+  asm volatile("*(u64 *)(%0 + 0) = r10" : : "r"(&slot) : "memory"); /* the verifier tells nobody where the stack is */
+  bpf_probe_read_kernel(&frame, sizeof(frame), &slot);
+  return frame - LOAD(task, TASK_STACK) < STACK_BYTES && FOLLOW(task_registers(task), REGS_CALL) != NO_CALL;
+}
+
+/* Whether a packet is what the current process sends. It isn't where the kernel does something for another one: in threads
+ * or by sockets of its own, which have no file; or, of TCP, without the socket's lock, as in a call that polls a device. */
+static inline int is_sent_by_current(u64 sk, u8 protocol) {
+  u64 task = current_task();
+
+  if (!is_calling(task) || LOAD_32(task, TASK_FLAGS) & PF_KTHREAD)
+    return 0;
+  return FOLLOW(FOLLOW(sk, SOCK_SOCKET), SOCKET_FILE) && (protocol != TCP || (u32)FOLLOW(sk, SOCK_OWNED));
+}
+
+/* Behind those IPv6 options that are let through to be judged (firewall/packet.py), else one process could hide behind
+ * them and be taken for the last one that didn't. */
+static inline u64 skip_options(u64 at, struct flow_key *flow) {
+  for (int i = 0; i < EXTENSIONS && (flow->protocol == HOP_BY_HOP || flow->protocol == DESTINATION); i++) {
+    u16 option = (u16)FOLLOW(at, 0);
+    flow->protocol = option & 0xff;
+    at += ((option >> 8) + 1) * 8;
+  }
+  return at;
+}
+
+/* Of TCP only what carries data: all else follows from what another process did, or from its end. An echo's identifier
+ * stands for its port. */
+static inline int read_judged(u64 skb, struct flow_key *flow) {
+  u8 header[40], transport[14] = {};
+  u64 start = FOLLOW(skb, SKB_HEAD) + (u16)FOLLOW(skb, SKB_NETWORK), at;
+
+  if (bpf_probe_read_kernel(header, sizeof(header), (void *)start))
+    return 0;
+  at = start + read_addresses(header, flow);
+  if (header[0] >> 4 == 6)
+    at = skip_options(at, flow);
+  if (bpf_probe_read_kernel(transport, sizeof(transport), (void *)at))
+    return 0;
+  if (flow->protocol == (header[0] >> 4 == 4 ? ICMP : ICMPV6)) {
+    __builtin_memcpy(&flow->source_port, transport + 4, 2);
+    return transport[0] == (flow->protocol == ICMP ? ECHO : ECHO_V6);
+  }
+  __builtin_memcpy(&flow->source_port, transport, 4);
+  if (flow->protocol == TCP)
+    return (u32)FOLLOW(skb, SKB_LENGTH) > at - start + (transport[12] >> 4) * 4;
+  return flow->protocol == UDP;
+}
+
+int on_judged(void *ctx) {
+  struct flow_key flow = {.judged = 1};
+  struct owner owner = {};
+  u64 skb = LOAD(ctx, CONTEXT_SKB), sk;
+
+  if ((LOAD_32(skb, SKB_MARK) & JUDGED_MASK) != JUDGED_MARK || !read_judged(skb, &flow))
+    return NF_ACCEPT;
+  sk = FOLLOW(LOAD(ctx, CONTEXT_STATE), STATE_SOCK);
+  if (is_sent_by_current(sk, flow.protocol)) {
+    describe(&owner, FOLLOW(sk, SOCK_COOKIE), THIS_NETNS, bpf_ktime_get_ns());
+    if (own_flow(&flow, &owner))
+      describe_program(&owner);
+  } else if (flow.protocol != TCP) { /* what TCP sends again, the same process sent before */
+    owner.flags = FLOW_CONTESTED;
+    owner.used_ns = bpf_ktime_get_ns();
+    own_flow(&flow, &owner);
+  }
+  return NF_ACCEPT;
+}
+#endif

@@ -20,14 +20,15 @@ enum { NEW_FLOWS, NEW_SOCKETS, NEW_PROGRAMS, GONE_FLOWS, LOST_CONNECTIONS, UNTRA
 
 /* A transport tuple as it is on the wire: network byte order, IPv4 as ::ffff:a.b.c.d. The source address is zero
  * where the kernel has not chosen it yet (unconnected UDP), the destination of a question that is redirected behind
- * a bridge: there nobody knows where it was sent to. */
+ * a bridge: there nobody knows where it was sent to. An echo request has its identifier for a source port. */
 struct flow_key {
   u8 source[16];
   u8 destination[16];
   u16 source_port;
   u16 destination_port;
   u8 protocol;
-  u8 zero[3];
+  u8 judged; /* 1: the owner sent the newest packet that waits for its verdict; 0: it used the socket */
+  u8 zero[2];
 };
 
 /* One program run by one process, for ever: a reused PID has another start time, an exec another number. */

@@ -81,9 +81,9 @@ class Owners:
             if flow.dport in sources.attached.watched_ports:
                 return flows.get(records.flow_key(flow)) or flows.get(records.question_key(flow))
             if flow.proto == Proto.TCP:
-                return sources.attached.connection(records.flow_key(flow))
-            if flow.proto == Proto.UDP:
-                return _udp(sources, flow)
+                return _tcp(sources.attached, flow)
+            sent = flows.get(records.flow_key(flow, judged=True)) if sources.attached.sees_senders else None
+            return sent or _udp(sources, flow) if flow.proto == Proto.UDP else sent
         except OSError:
             self.counts["fault"] += 1  # a kernel object failed us: unknown, and visible
         return None
@@ -154,8 +154,16 @@ class Owners:
         return step
 
 
+def _tcp(attached: Attached, flow: Flow) -> bytes | None:
+    """Who opened a connection, until it is seen who sends on it."""
+    opened = attached.connection(records.flow_key(flow))
+    sent = attached.flows.get(records.flow_key(flow, judged=True)) if opened and attached.sees_senders else None
+    same = sent and opened and records.read_use(sent).cookie == records.read_use(opened).cookie
+    return sent if same else opened
+
+
 def _udp(sources: Sources, flow: Flow) -> bytes | None:
-    """A connected socket is known by its cookie, an unconnected one by what it last sent where.
+    """Where senders aren't seen: a connected socket is known by its cookie, another by what it last sent where.
 
     Two sockets may share a port (SO_REUSEPORT). If one is connected and the other sent to the same place since, or
     just before, the packet may be from either; then the same process must be behind both.

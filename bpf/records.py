@@ -63,7 +63,8 @@ FLOW_KEY = Layout(
         ("source_port", "H"),
         ("destination_port", "H"),
         ("protocol", "B"),
-        ("zero", "3x"),
+        ("judged", "B"),
+        ("zero", "2x"),
     ),
 )
 PROCESS_KEY = Layout("process_key", "=", (("start_ns", "Q"), ("exec_id", "Q"), ("tgid", "I"), ("zero", "4x")))
@@ -177,15 +178,16 @@ class Program:
 UNKNOWN_PROGRAM = Program("", (), False, "", NOT_BELOW, 0, 0, b"")  # noqa: FBT003 - in the order above
 
 
-def flow_key(flow: Flow, *, any_source: bool = False) -> bytes:
-    """The key of a flow; with `any_source`, of one whose source address the kernel had not chosen yet."""
+def flow_key(flow: Flow, *, any_source: bool = False, judged: bool = False) -> bytes:
+    """The key of a flow; with `any_source`, of one whose source address the kernel had not chosen yet; with `judged`,
+    of its newest packet that waits for a verdict."""
     source = _ANYWHERE if any_source else _wire(flow.src)
-    return FLOW_KEY.format.pack(source, _wire(flow.dst), flow.sport, flow.dport, flow.proto)
+    return FLOW_KEY.format.pack(source, _wire(flow.dst), flow.sport, flow.dport, flow.proto, judged)
 
 
 def question_key(flow: Flow) -> bytes:
     """The key of a question, wherever it was sent to before it was redirected to us."""
-    return FLOW_KEY.format.pack(_wire(flow.src), _ANYWHERE, flow.sport, _DNS, flow.proto)
+    return FLOW_KEY.format.pack(_wire(flow.src), _ANYWHERE, flow.sport, _DNS, flow.proto, False)  # noqa: FBT003 - as above
 
 
 _KEY_WORDS = struct.Struct("=5Q")

@@ -17,6 +17,7 @@ _NUMBERS = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390
 _MAP_LOOKUP, _MAP_UPDATE, _OBJ_GET_INFO, _PROG_QUERY, _TRACEPOINT_OPEN = 1, 2, 15, 16, 17
 _MAP_LOOKUP_BATCH, _LINK_CREATE = 24, 28
 _BATCH = 4096
+_NETFILTER, _LOCAL_OUT = 45, 3  # enum bpf_attach_type; enum nf_inet_hooks (linux/netfilter.h)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _number = _NUMBERS.get(platform.machine(), -1)  # -1 is ENOSYS
@@ -24,6 +25,7 @@ _element = struct.Struct("=I4xQQQ")  # map_fd, key, value, flags
 _batch = struct.Struct("=QQQQIIQQ")  # in_batch, out_batch, keys, values, count, map_fd, elem_flags, flags
 _tracepoint = struct.Struct("=QI4x")  # name, prog_fd
 _link = struct.Struct("=IIII")  # prog_fd, target_fd, attach_type, flags
+_netfilter_link = struct.Struct("=IIIIIIiI")  # and pf, hooknum, priority, flags
 _query = struct.Struct("=IIIIQI4x")  # target_fd, attach_type, query_flags, attach_flags, prog_ids, prog_cnt
 _info = struct.Struct("=IIQ")  # bpf_fd, info_len, info
 _map_info = struct.Struct("=IIIII")  # type, id, key_size, value_size, max_entries
@@ -80,6 +82,13 @@ def link_to_cgroup(program: int, cgroup: int, attach_type: int) -> int:
     """Attach a loaded program to a cgroup2 directory, beside whatever is there, for as long as the returned
     descriptor (or a copy) lives. Raises OSError."""
     return _call(_LINK_CREATE, ctypes.create_string_buffer(_link.pack(program, cgroup, attach_type, 0), _link.size))
+
+
+def link_to_output(program: int, family: int, priority: int) -> int:
+    """Have a loaded program see all packets of a family (AF_INET, AF_INET6) that leave the current network namespace,
+    at this priority of netfilter's output hook, for as long as the returned descriptor lives. Raises OSError."""
+    attr = _netfilter_link.pack(program, 0, _NETFILTER, 0, family, _LOCAL_OUT, priority, 0)
+    return _call(_LINK_CREATE, ctypes.create_string_buffer(attr, len(attr)))
 
 
 def trace(program: int, tracepoint: str) -> int:

@@ -30,7 +30,7 @@ _NESTED: Final = 0x8000
 _TUPLE_ORIG, _MARK, _ID, _MARK_MASK = 1, 8, 12, 21  # CTA_…
 _IP, _PROTO = 1, 2  # CTA_TUPLE_…
 _V4_SRC, _V4_DST, _V6_SRC, _V6_DST = 1, 2, 3, 4  # CTA_IP_…
-_NUM, _SRC_PORT, _DST_PORT = 1, 2, 3  # CTA_PROTO_…
+_NUM, _SRC_PORT, _DST_PORT, _ECHO_ID, _ECHO_ID_V6 = 1, 2, 3, 4, 7  # CTA_PROTO_…
 _BUFFER: Final = 1 << 16
 
 type _Attributes = dict[int, memoryview]
@@ -174,6 +174,6 @@ def _flow(ends: _Attributes, proto: _Attributes) -> Flow | None:
     src, dst = ends.get(_V4_SRC) or ends.get(_V6_SRC), ends.get(_V4_DST) or ends.get(_V6_DST)
     if src is None or dst is None or _NUM not in proto:
         return None
-    ports = (int.from_bytes(proto.get(which, b"")) for which in (_SRC_PORT, _DST_PORT))
-    sport, dport = ports
-    return Flow(proto[_NUM][0], address(bytes(src)), sport, address(bytes(dst)), dport)
+    sport = proto.get(_SRC_PORT) or proto.get(_ECHO_ID) or proto.get(_ECHO_ID_V6) or b""
+    dport = proto.get(_DST_PORT, b"")
+    return Flow(proto[_NUM][0], address(bytes(src)), int.from_bytes(sport), address(bytes(dst)), int.from_bytes(dport))

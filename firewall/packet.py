@@ -138,8 +138,8 @@ def _ports(data: Bytes, proto: int, start: int, total: int) -> tuple[int, int]:
     if proto == Proto.UDP:
         return _udp_ports(data, start, total)
     if proto in _ECHO:
-        _check_echo(data, proto, start, total)
-    elif start > total:
+        return _echo(data, proto, start, total), 0
+    if start > total:
         raise PacketError("IP headers longer than the packet")
     return 0, 0
 
@@ -169,7 +169,8 @@ def _ports_in_use(sport: int, dport: int) -> tuple[int, int]:
     return sport, dport
 
 
-def _check_echo(data: Bytes, proto: int, start: int, total: int) -> None:
+def _echo(data: Bytes, proto: int, start: int, total: int) -> int:
+    """An echo request's identifier."""
     version, kind = _ECHO[Proto(proto)]
     if data[0] >> 4 != version:
         raise PacketError("ICMP of the other IP version")
@@ -177,3 +178,4 @@ def _check_echo(data: Bytes, proto: int, start: int, total: int) -> None:
         raise PacketError("truncated ICMP header")
     if data[start] != kind or data[start + 1] != 0:
         raise PacketError(f"ICMP type {data[start]} code {data[start + 1]}")
+    return data[start + 4] << 8 | data[start + 5]

@@ -26,7 +26,8 @@ __all__ = ["TABLE", "Plan", "counters", "render", "renewal", "steering"]
 
 # Priorities on the output hook: conntrack is -200; -150 is iptables' mangle, whose rules may hand over for us; -100 is
 # where others translate addresses (Docker does), and the first to do so wins.
-_JUDGE, _QUEUE, _STEER, _ENFORCE = -151, -150, -101, 0
+_JUDGE, _QUEUE, _STEER, _ENFORCE = -152, -150, -101, 0
+JUDGED: Final = -151  # between: who looks here sees packets that are JUDGE and wait for the queue
 _ARRIVE: Final = -151  # on the input hook: before any rule that refuses, since its refusal is a reply
 
 
@@ -113,7 +114,8 @@ def _leaves(plan: Plan) -> Iterator[str]:
     steered = f"{PORTS} dport {plan.resolver_port} fib daddr type local goto clear"
     yield from chain("redirected", ["goto clear"] if plan.audit else [steered, "counter name escaped goto refuse"])
     yield from chain("allow", _allow())
-    yield from chain("once", ["jump keep", "goto clear"])
+    # An echo's connection would let the next echo pass.
+    yield from chain("once", ["meta l4proto != { icmp, icmpv6 } jump keep", "goto clear"])
     if plan.bridged_port is not None:
         yield from chain("turn_back", bridges.turning_back())
         yield from chain("turned", bridges.turned()[1])

@@ -49,7 +49,7 @@ class Flow:
     """A transport 5-tuple, in the direction of the first packet.
 
     `proto` is the IP protocol number. Ports are host-order integers, 0 where the protocol has none. An ICMP or
-    ICMPv6 flow is an echo request; no other type is ever represented.
+    ICMPv6 flow is an echo request, no other type is ever represented; its identifier is the source port.
     """
 
     proto: int

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import os
 
-from bpf.compile import Extent, Worker
+from bpf.compile import Extent, Judged, Worker
 from bpf.process import ancestors
 from dnsfw.machine import cgroups
 from dnsfw.place import Place
+from firewall.marks import MASK, Mark
+from firewall.ruleset import JUDGED
 
 _WORKER = "Runner.Worker"  # of GitHub Actions
 
 
 def extent_of(place: Place) -> Extent:
     legacy = cgroups.legacy(cgroups.read_mounts())
-    return Extent(_worker(), legacy.controller if legacy else "", bridged=place.network is None)
+    network = None if place.network is None else place.network.fd
+    judged = Judged(Mark.JUDGE, MASK, JUDGED, network)
+    return Extent(_worker(), legacy.controller if legacy else "", bridged=network is None, judged=judged)
 
 
 def _worker() -> Worker | None:

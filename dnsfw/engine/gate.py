@@ -34,6 +34,7 @@ from policy import (
 )
 from resolver.judge import Ruling
 
+_WITHOUT_LIFE = (Proto.UDP, Proto.ICMP, Proto.ICMPV6)  # no packet says that a flow of these begins, or is over
 _REMEMBERED = 4_096  # decisions about names: pure, and asked for again with every cached answer
 
 type OwnerOf = Callable[[Flow], Owner | None]
@@ -107,10 +108,11 @@ class Gate:
 
     def named(self, connection: Connection, seen: Seen) -> Action:
         """May it go on, now that its client has spoken?"""
-        flow, owner = connection.flow, connection.owner
-        names = self._known(connection, seen.name)
+        flow, names = connection.flow, self._known(connection, seen.name)
+        owner = self.owner_of(flow) or connection.owner  # who speaks need not be who connected
         entry = Entry(flow, identified(self.policy, flow, owner, names, seen), owner, names, seen=seen)
-        return self._admit(entry, connection if seen.name is None else Connection(flow, owner, (seen.name,)))
+        said = names if seen.name is None else (seen.name,)
+        return self._admit(entry, Connection(flow, owner, said))
 
     def hinted(self, connection: Connection, seen: Seen) -> bool:
         """Would it be allowed, if that were all? Nothing is decided, so nothing recorded."""
@@ -139,12 +141,13 @@ class Gate:
         if decision.action not in (Action.DENY, Action.PEEK):
             inspected = decision.action is Action.INSPECT
             self.admitted.note(flow, Admission(connection.owner, connection.names, self.clock(), inspected))
-        if flow.proto == Proto.UDP and decision.action is Action.ALLOW and self._depends_on_owner(decision):
+        if flow.proto in _WITHOUT_LIFE and decision.action is Action.ALLOW and self._depends_on_owner(decision):
             return Action.ONCE
         return decision.action
 
     def _depends_on_owner(self, decision: Decision) -> bool:
-        """A lease is for a pair of addresses and ports, from which any process may send next (SO_REUSEADDR)."""
+        """A lease is for a pair of addresses and ports, from which any process may send next (SO_REUSEADDR); so is what
+        conntrack takes for one series of echoes."""
         return self._denies_owners or (decision.rule is not None and bool(decision.rule.who))
 
     def _names(self, flow: Flow, owner: Owner | None, now: float) -> tuple[str, ...]:

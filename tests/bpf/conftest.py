@@ -9,12 +9,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from bpf.cgroup import CgroupPaths
+from bpf.compile import Extent, Judged
 from bpf.loader import start_loading
 from bpf.owners import Owners, Sources
 from bpf.procowners import ProcOwners, ProcSources
@@ -23,8 +24,14 @@ from bpf.source import OwnerSource
 from policy.values import Flow, Proto, address
 
 RESOLVER_PORT = 5353  # where the bed's nft rules redirect port 53 to
+# What a guard's table would hand to the queue: here, everything.
+_JUDGED = Judged(0x2000_0000, 0xFF00_0000, -151)
 _RULES = f"""
 table inet bed {{
+  chain judge {{
+    type filter hook output priority {_JUDGED.priority - 1}
+    meta mark set {_JUDGED.mark:#x}
+  }}
   chain output {{
     type nat hook output priority -100
     udp dport 53 redirect to :{RESOLVER_PORT}
@@ -125,6 +132,7 @@ class Bed:
     netns: int
     sources: Sources
     owners: Owners
+    older: Owners  # as on a kernel that shows no packets to BPF (before 6.4)
     searched: ProcOwners
     _speakers: ExitStack = field(default_factory=ExitStack)
 
@@ -139,8 +147,9 @@ class Bed:
                 os.setns(home.fileno(), os.CLONE_NEWNET)
 
     def source(self, name: str) -> OwnerSource:
-        """The one or the other way to find owners."""
-        return self.owners if name == "bpf" else self.searched
+        """A way to find owners."""
+        sources: dict[str, OwnerSource] = {"bpf": self.owners, "older bpf": self.older, "proc": self.searched}
+        return sources[name]
 
     def speaker(self, script: str, *arguments: str) -> Speaker:
         """Run a script with the names of `PRELUDE` at hand. It ends with the test."""
@@ -207,14 +216,18 @@ def shared_bed() -> Iterator[Bed]:
     with ExitStack() as stack:
         cgroup = stack.enter_context(own_cgroup("bed"))
         netns = stack.enter_context(network_namespace(NETWORK, _RULES))
-        attached = stack.enter_context(start_loading(cgroup).finish(20))
+        attached = stack.enter_context(start_loading(cgroup, Extent(judged=replace(_JUDGED, network=netns))).finish(20))
         attached.watch(RESOLVER_PORT)
         diag = stack.enter_context(_diag_in(netns))
         cgroups = stack.enter_context(CgroupPaths(cgroup2_mount()))
         mounts = Path("/proc/self/ns/mnt").stat().st_ino
         sources = Sources(attached, diag, cgroups, mount_namespace=mounts)
+        older = replace(attached, sees_senders=False)
+        older.watch(RESOLVER_PORT)
         searched = ProcSources(diag, cgroup, cgroups, frozenset({RESOLVER_PORT}), mount_namespace=mounts)
-        yield Bed(cgroup, netns, sources, Owners(sources), ProcOwners(searched))
+        yield Bed(
+            cgroup, netns, sources, Owners(sources), Owners(replace(sources, attached=older)), ProcOwners(searched)
+        )
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from tests.bpf.speakers import FAMILIES, RESOLVERS, STYLES, facts
 
 pytestmark = pytest.mark.kernel("root", "netns", "nft", "bpf", "cgroup2")
 
-SOURCES = ["bpf", "proc"]
+SOURCES = ["bpf", "older bpf", "proc"]
 ID = "4f6d2a9c" * 8
 
 
@@ -103,11 +103,12 @@ os.wait()
     speaker = bed.speaker(script, str(sink))
     flow, user = speaker.flow(), int(speaker.line())
     owner = bed.source(source).of(flow)
-    assert (owner and owner.pid) == (user if source == "bpf" else None)
+    assert (owner and owner.pid) == (None if source == "proc" else user)
 
 
 def test_each_source_says_which_it_is(bed: Bed) -> None:
     assert [str(bed.source(name).attribution) for name in SOURCES] == [
+        "BPF on the cgroup's sockets",
         "BPF on the cgroup's sockets",
         "sock_diag and /proc",
     ]
@@ -124,4 +125,4 @@ say(17, *s.getsockname(), "198.51.100.7", sys.argv[1]); wait()
     speaker = bed.speaker(script, str(sink), "0")
     flow = speaker.flow()
     assert bed.speaker(script, str(sink), str(flow.sport)).flow() == flow
-    assert bed.source(source).of(flow) == (facts(speaker, bed) if source == "bpf" else None)
+    assert bed.source(source).of(flow) == (None if source == "proc" else facts(speaker, bed))

@@ -114,7 +114,7 @@ def test_udp_of_two_processes_on_one_port_is_nobodys(bed: Bed, sink: int, first:
     script = f"{IN_TURN}\na = bound(udp); b = bound(udp, port_of(a))\n"
     script += f"in_turn(17, port_of(a), lambda: {first}(a), lambda: {second}(b))"
     flow = bed.speaker(script, str(sink)).flow()
-    assert bed.owners.of(flow) is None
+    assert bed.older.of(flow) is None
     assert bed.searched.of(flow) is None
 
 

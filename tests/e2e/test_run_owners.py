@@ -28,6 +28,46 @@ CONNECT = "".join(f"exec 3<>/dev/tcp/{atlas.ALLOWED.v4}/{port} && echo {port}; "
 NO_BPF = "mount -t tmpfs none /sys/kernel/btf"
 
 
+PYTHON_FILE = str(Path(PYTHON).resolve())
+BY_WHOM = f"""\
+{atlas.ALLOWED.v4}/icmp exe={PYTHON_FILE}
+{atlas.ALLOWED.v6}/icmp exe={PYTHON_FILE}
+{atlas.SHARED.v4}/icmp exe={BASH}
+{atlas.SHARED.v6}/icmp exe={BASH}
+{atlas.ALLOWED.v4}:{atlas.ECHO_PORT}/udp exe={PYTHON_FILE}
+[{atlas.ALLOWED.v6}]:{atlas.ECHO_PORT}/udp exe={PYTHON_FILE}
+"""
+# Tries by a Python and, where it hands on a connected socket, by a bash; each says a word for what came of it.
+TRY = f"""
+import socket, subprocess
+def tell(sock, send):
+    try: send(); sock.recv(100); print("answered")
+    except OSError: print("denied")
+def connected(host, port=0, proto=0):
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM, proto)
+    sock.settimeout(1); sock.connect((host, port)); return sock
+for host in {(*atlas.ALLOWED.addresses, *atlas.SHARED.addresses)!r}:
+    echo = bytes([128 if ":" in host else 8]) + bytes(7)
+    with connected(host, proto=58 if ":" in host else 1) as sock: tell(sock, lambda: sock.send(echo))
+for host in {atlas.ALLOWED.addresses!r}:
+    with connected(host, {atlas.ECHO_PORT}) as sock:
+        bash = ["{BASH}", "-c", f"echo x >&{{sock.fileno()}}"]
+        tell(sock, lambda: sock.send(b"x"))
+        tell(sock, lambda: subprocess.run(bash, pass_fds=[sock.fileno()], stderr=subprocess.DEVNULL))
+"""
+
+
+def test_pings_and_connected_sockets_count_for_who_sends(world: Playground, tmp_path: Path) -> None:
+    journal = tmp_path / "journal"
+    command = Laptop(world, tmp_path).command(BY_WHOM, "--journal", str(journal), command=[PYTHON, "-c", TRY])
+    done = world.run(private(command))
+    assert done.stdout.split() == [*["answered"] * 2, *["denied"] * 2, *["answered", "denied"] * 2], done.stderr
+    said = [json.loads(line) for line in journal.read_text().splitlines()]
+    told = [(each["decision"], each["owner"]["exe"]) for each in said if each["subject"]["proto"] in (1, 17, 58)]
+    by_python, by_bash = [("allow", PYTHON_FILE), ("deny", PYTHON_FILE)], [("allow", PYTHON_FILE), ("deny", BASH)]
+    assert told == [*by_python[:1] * 2, *by_python[1:] * 2, *by_bash * 2]
+
+
 @pytest.mark.parametrize("arrangements", ["true", NO_BPF], ids=["BPF", "/proc"])
 def test_rules_about_programs_hold(world: Playground, tmp_path: Path, arrangements: str) -> None:
     laptop, journal = Laptop(world, tmp_path), tmp_path / "journal"

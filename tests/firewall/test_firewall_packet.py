@@ -18,7 +18,7 @@ MAPPED = IPv6Address("::ffff:192.0.2.1")
 
 TCP = struct.pack("!HHIIBBHHH", 40000, 443, 1, 0, 5 << 4, 2, 1000, 0, 0)
 UDP = struct.pack("!HHHH", 40000, 443, 12, 0) + b"data"
-PING4, PING6 = bytes([8, 0]) + bytes(6), bytes([128, 0]) + bytes(6)
+PING4, PING6 = bytes([8, 0, 0, 0, 0x12, 0x34, 0, 1]), bytes([128, 0, 0, 0, 0x12, 0x34, 0, 1])
 
 
 def v4(proto: int, payload: bytes, *, options: bytes = b"", fragment: int = 0, total: int | None = None) -> bytes:
@@ -47,8 +47,8 @@ GOOD = {
     "don't fragment": (v4(6, TCP, fragment=0x4000), Flow(6, A4, 40000, B4, 443)),
     "record route": (v4(6, TCP, options=bytes([7, 7, 4, 0, 0, 0, 0, 0])), Flow(6, A4, 40000, B4, 443)),
     "no operation": (v4(6, TCP, options=b"\1\1\1\0"), Flow(6, A4, 40000, B4, 443)),
-    "ping v4": (v4(1, PING4), Flow(Proto.ICMP, A4, 0, B4, 0)),
-    "ping v6": (v6(58, PING6), Flow(Proto.ICMPV6, A6, 0, B6, 0)),
+    "ping v4": (v4(1, PING4), Flow(Proto.ICMP, A4, 0x1234, B4, 0)),
+    "ping v6": (v6(58, PING6), Flow(Proto.ICMPV6, A6, 0x1234, B6, 0)),
     "gre": (v4(47, bytes(8)), Flow(47, A4, 0, B4, 0)),
     "ip in ip": (v4(4, v4(6, TCP)), Flow(4, A4, 0, B4, 0)),
     "esp v6": (v6(50, bytes(16)), Flow(50, A6, 0, B6, 0)),

@@ -62,17 +62,18 @@ def echo(version: int, number: int) -> bytes:
 
 
 @BOTH
-def test_an_allowed_ping_is_judged_once(street: Street, version: int) -> None:
+@pytest.mark.parametrize(("action", "judged"), [(Action.ALLOW, 1), (Action.ONCE, 3)], ids=str)
+def test_an_allowed_ping_is_judged_once_or_each_time(street: Street, version: int, action: Action, judged: int) -> None:
     proto = Proto.ICMP if version == 4 else Proto.ICMPV6
-    with guarding(street, judge=lambda _: Action.ALLOW) as guard:
+    with guarding(street, judge=lambda _: action) as guard:
         with street.inside.socket(version, socket.SOCK_RAW, proto) as client:
             client.connect((STRANGER[version], 0))
             for number in range(3):
                 client.send(echo(version, number))
                 answer = client.recv(100)
                 assert answer[-2:] == struct.pack("!H", number)
-        (flow,) = guard.listener.flows
-        assert (flow.proto, flow.sport, flow.dport) == (proto, 0, 0)
+        flows = guard.listener.flows
+        assert [(flow.proto, flow.sport, flow.dport) for flow in flows] == [(proto, 77, 0)] * judged
 
 
 @BOTH

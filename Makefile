@@ -14,6 +14,8 @@ setup:  ## install what dnsfw needs: Debian packages, Python >=3.12, the locked 
 demo: setup  ## a malicious package on a tiny internet, unguarded, then guarded
 	@$(ROOT) $(BIN)/dnsfw demo
 
+# Hundreds of processes of ours are started: what is compiled once is kept, whatever the caller prefers.
+test: export PYTHONDONTWRITEBYTECODE =
 test: lint types layers  ## all checks: lint, types, layers, then every test
 	@$(ROOT) $(BIN)/python -m pytest
 

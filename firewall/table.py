@@ -27,29 +27,37 @@ class Table:
     """A context manager: the plan is in force inside.
 
     `queue_in_nft` None asks the kernel. Entering replaces what a dead holder left; it raises NftError, and then leaves
-    nothing behind.
+    nothing behind. Not `removed`, it stays until its network namespace goes, which takes it along in no time of ours.
     """
 
-    def __init__(self, plan: Plan, *, queue_in_nft: bool | None = None) -> None:
+    def __init__(self, plan: Plan, *, queue_in_nft: bool | None = None, removed: bool = True) -> None:
         self._plan = plan
         self._queue_in_nft = queue_in_nft
+        self._removed = removed
         self._nft: Nft | None = None
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             nft = stack.enter_context(Nft())
-            in_nft = has_queue(nft) if self._queue_in_nft is None else self._queue_in_nft
-            if not in_nft:  # before the table: between the two, packets would be lost
-                made = {(family, chain) for family in _MANGLE for chain in CHAINS if not _has_chain(nft, family, chain)}
-                stack.callback(_tidy, nft, made)
-                stack.callback(take_back, self._plan.queue)
-                made |= hand_over(self._plan)  # a chain that a dead holder made is ours to remove, too
-            stack.callback(_delete, nft)
-            nft.run(ruleset.render(self._plan, queue_in_nft=in_nft))
+            with ExitStack() as removal:
+                self._apply(nft, removal)
+                applied = removal.pop_all()
+            if self._removed:
+                stack.push(applied)
             self._nft = nft
             self._stack = stack.pop_all()
         return self
+
+    def _apply(self, nft: Nft, removal: ExitStack) -> None:
+        in_nft = has_queue(nft) if self._queue_in_nft is None else self._queue_in_nft
+        if not in_nft:  # before the table: between the two, packets would be lost
+            made = {(family, chain) for family in _MANGLE for chain in CHAINS if not _has_chain(nft, family, chain)}
+            removal.callback(_tidy, nft, made)
+            removal.callback(take_back, self._plan.queue)
+            made |= hand_over(self._plan)  # a chain that a dead holder made is ours to remove, too
+        removal.callback(_delete, nft)
+        nft.run(ruleset.render(self._plan, queue_in_nft=in_nft))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

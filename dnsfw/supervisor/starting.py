@@ -69,7 +69,7 @@ class Starting:
         audit, on_host = self._config.options.audit, self._place.network is None
         try:
             with self._place.inside():
-                table = self._stack.enter_context(Table(self._plan(proxy)))
+                table = self._stack.enter_context(Table(self._plan(proxy), removed=on_host))
         except NftError as error:
             raise SetupError(f"The packet filter can't be put in force: {error}") from error
         if on_host and not audit:
@@ -128,7 +128,8 @@ class Starting:
 
 @contextmanager
 def guarding(options: GuardOptions, place: Place) -> Iterator[Starting]:
-    """Start an engine; at exit, the table is removed and the engine of the day ended."""
+    """Start an engine; at exit, the table is removed, unless it goes with a namespace of ours, and the engine of the
+    day ended."""
     with ExitStack() as stack:
         yield Starting(options, place, stack)
 

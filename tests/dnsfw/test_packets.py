@@ -62,7 +62,7 @@ def guarding(street: Street, *, audit: bool = False, plan: Plan = PLAN) -> Itera
     loop = asyncio.SelectorEventLoop()
     with street.inside.namespace.entered():
         packets = Packets(QUEUE)
-    with packets, in_force(street.inside, replace(plan, audit=audit)):
+    with packets, in_force(street.inside, replace(plan, audit=audit), removed=False):
         packets.serve(loop, gate, Storms(Load, lambda _: None, time.time, audit=gate.audit))
         thread = threading.Thread(target=loop.run_forever)
         thread.start()

@@ -198,9 +198,9 @@ class Listener:
 
 
 @contextmanager
-def in_force(end: End, plan: Plan, *, queue_in_nft: bool | None = None) -> Iterator[Table]:
+def in_force(end: End, plan: Plan, *, queue_in_nft: bool | None = None, removed: bool = True) -> Iterator[Table]:
     """A table in `end`, while the test stays where it is."""
-    table = Table(plan, queue_in_nft=queue_in_nft)
+    table = Table(plan, queue_in_nft=queue_in_nft, removed=removed)
     with end.namespace.entered():
         table.__enter__()
     try:
@@ -223,8 +223,11 @@ PLAN = Plan(RESOLVER, QUEUE)
 def guarding(
     street: Street, plan: Plan = PLAN, judge: Callable[[Flow], Action] = only_the_allowed_port
 ) -> Iterator[Guard]:
-    """The inside of the street under a plan, its queue answered by `judge`."""
-    with Listener(street.inside, judge, plan.queue) as listener, in_force(street.inside, plan) as table:
+    """The inside of the street under a plan, its queue answered by `judge`. The table goes with the street."""
+    with (
+        Listener(street.inside, judge, plan.queue) as listener,
+        in_force(street.inside, plan, removed=False) as table,
+    ):
         yield Guard(listener, table)
 
 

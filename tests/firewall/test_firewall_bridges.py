@@ -29,6 +29,7 @@ from tests.firewall.street import (
     STRANGER,
     Guard,
     guarding,
+    in_force,
     nothing_arrived,
     only_the_allowed_port,
     received,
@@ -332,7 +333,7 @@ def test_audit_refuses_nothing(bridged: Alley, version: int, listener: str) -> N
 def test_the_engine_s_own_rules_stay(bridged: Alley) -> None:
     listed = [bridged.host.run(f"{program}-save") for program in ("iptables-nft", "ip6tables-nft")]
     before = [line for text in listed for line in text.splitlines() if not line.startswith(("#", ":"))]
-    with guarded(bridged):
+    with in_force(bridged.host, UP):
         pass
     listed = [bridged.host.run(f"{program}-save") for program in ("iptables-nft", "ip6tables-nft")]
     assert [line for text in listed for line in text.splitlines() if not line.startswith(("#", ":"))] == before

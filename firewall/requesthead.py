@@ -22,7 +22,8 @@ _HOST = re.compile(r"(?P<name>[^:\[\]@]*)(?::(?P<port>[0-9]{1,5})?)?")
 _WORD = re.compile(rb"[A-Za-z]+[ \t]")
 _HTTP_2 = b"PRI * HTTP/2.0\r"  # RFC 9113 section 3.4
 _METHODS = tuple(method.encode() for method in METHODS)
-_LONGEST = 8192  # octets of a request line; servers take no longer ones
+_LONGEST = 8192  # octets of a line of text; a request's may have more (Go's servers take a million)
+_BEGUN = re.compile(_TOKEN + rb" (?:/|[A-Za-z][A-Za-z0-9+.-]*://)[!-~\x80-\xff]*(?: [HTP/0-9.]*)?\r?")
 _BINARY = re.compile(rb"[\0-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
@@ -57,8 +58,9 @@ def likeness(data: bytes) -> Likeness:
     method, space, _ = line.partition(b" ")
     if any(known == method or (not space and known.startswith(method)) for known in _METHODS):
         return Likeness.METHOD
-    text = len(line) < _LONGEST and (_WORD.match(line) or not _BINARY.search(line))
-    return Likeness.UNSURE if text else Likeness.OTHER
+    text = _WORD.match(line) or not _BINARY.search(line)
+    unsure = text if len(line) < _LONGEST else _BEGUN.fullmatch(line)
+    return Likeness.UNSURE if unsure else Likeness.OTHER
 
 
 def read_request(data: bytes, port: int) -> RequestHead:

@@ -26,6 +26,7 @@ def request(*fields: str, line: str = "GET / HTTP/1.1") -> bytes:
 WHOLE = {
     "tls": (HELLO, TLS, NAME),
     "tls without a name": (said(None), TLS, None),
+    "tls in the form of ssl 2": (b"\x80\x2e\1\3\1" + bytes(43), TLS, None),
     "http": (request(f"Host: {NAME}"), HTTP, NAME),
     "its port": (request(f"Host: {NAME}:8080"), HTTP, NAME),
     "among others": (request("A: b", f"hOST:\t{NAME} ", "C:"), HTTP, NAME),
@@ -46,7 +47,11 @@ WHOLE = {
     "binary": (b"\0\0\0\x08\x04\xd2\x16\x2f", OTHER, None),
     "redis": (b"*1\r\n$4\r\nPING\r\n", OTHER, None),
     "amqp": (b"AMQP\0\0\x09\1", OTHER, None),
+    "binary, and high": (b"\x80\2\1\0", OTHER, None),
+    "binary, and of a small length": (b"\x15\0\0\0", OTHER, None),
     "a line that no server would take": (b"x" * 8192, OTHER, None),
+    "a long line of words": (b"PUBLISH / " + b"x" * 8192 + b" y", OTHER, None),
+    "a long request": (request(f"Host: {NAME}", line=f"FOO /{'x' * 9000} HTTP/1.1"), HTTP, NAME),
 }
 
 
@@ -66,7 +71,11 @@ PARTS = {
     "a request line": (b"GET / HTTP/1.1\r\nHos", HTTP, None, True),
     "a host, and more to come": (f"GET / HTTP/1.1\r\nHost: {NAME}\r\nA".encode(), HTTP, NAME, True),
     "half a host": (f"GET / HTTP/1.1\r\nHost: {NAME}".encode(), HTTP, None, True),
+    "a record of any kind": (b"\x15", OTHER, None, True),
+    "a hello of ssl 2": (b"\x80\x2e\1", TLS, None, True),
     "a line of text": (b"hello", OTHER, None, False),
+    "a long request's line": (b"FOO /" + b"x" * 9000, OTHER, None, False),
+    "all but its end": (b"FOO http://a.example/" + b"x" * 9000 + b" HTTP/1.1\r", OTHER, None, False),
     "a word, and something binary": (b"QUUX /\1", OTHER, None, False),
 }
 
@@ -105,6 +114,8 @@ REFUSED = {
     "space before the line": b" " + request(f"Host: {NAME}"),
     "a hello with two names": hello(names(NAME.encode(), b"b.example")),
     "a record of another version": b"\x16\4",
+    "an alert before a hello": b"\x15\3\1\0\2\1\x70" + said(NAME),
+    "a change of ciphers before a hello": b"\x14\3\3\0\1\1" + said(NAME),
 }
 
 

@@ -33,6 +33,16 @@ def inner_bridges(links: str, routes: Iterable[str]) -> frozenset[str]:
     return frozenset(bridges - leading_out)
 
 
+def shared_bridges(links: str) -> tuple[str, ...]:
+    """Those that have both a container or virtual machine plugged in and a way out of their own, in the same JSON: what
+    goes from one to the other never meets this host's IP. Raises as `inner_bridges`."""
+    shown = json.loads(links)
+    plugged, other = (
+        {link.get("master") for link in shown if (_kind(link) in _PLUGS) is plug} for plug in (True, False)
+    )
+    return tuple(sorted(link["ifname"] for link in shown if link["ifname"] in plugged & other))
+
+
 def _kind(link: dict[str, dict[str, str]]) -> str:
     """ "" for hardware."""
     return link.get("linkinfo", {}).get("info_kind", "")
@@ -40,16 +50,18 @@ def _kind(link: dict[str, dict[str, str]]) -> str:
 
 class InnerBridges:
     """Keeps the set `inner` of the table in force, in the network namespace that is current at construction and at
-    every call. A context manager."""
+    every call; `shared` are the bridges that pass us by. A context manager."""
 
     def __init__(self) -> None:
         self._nft = Nft()
+        self.shared: tuple[str, ...] = ()
 
     def update(self) -> None:
         """Raises NftError, and then the set is empty or as it was."""
         try:
             routes = [_show(family, "route", "show", "table", "all") for family in ("-4", "-6")]
-            names = inner_bridges(_show("-details", "link", "show"), routes)
+            links = _show("-details", "link", "show")
+            names, self.shared = inner_bridges(links, routes), shared_bridges(links)
         except (OSError, ValueError, TypeError, LookupError, AttributeError, subprocess.CalledProcessError) as error:
             self._nft.run(_filling(frozenset()))
             raise NftError(f"ip(8) doesn't say what bridges there are: {error}") from error

@@ -27,6 +27,14 @@ class Links:
         loop.add_reader(self._watch.fileno(), self._cover)
         self._cover()
 
+    def trouble(self) -> list[str]:
+        """Sentences about what no rule of ours can meet."""
+        return [
+            f"what containers and virtual machines on {name} send goes to that bridge's other ports unjudged; give"
+            " them a bridge of their own"
+            for name in self._inner.shared
+        ]
+
     def _cover(self) -> None:
         """Frames are stopped at each device; bridges that lead nowhere but to this host's containers are known."""
         for _, name in self._watch.update():

@@ -141,7 +141,14 @@ class Engine:
         resolver = ResolverConfig(upstreams, refusal=Refusal.REFUSED if options.refused else Refusal.NXDOMAIN)
         self._resolver = Resolver(resolver, self._gate, self._snapshot.bind, time.monotonic, self._gate.fault)
         self._troubled = Troubled(
-            self._packets, self._proxies, self._resolver, upstreams, self._journal, self._inheritance, options.audit
+            self._packets,
+            self._proxies,
+            self._resolver,
+            upstreams,
+            self._journal,
+            self._inheritance,
+            self._links,
+            options.audit,
         )
 
     def _answer_about(self, loaded: Loaded, stack: ExitStack) -> None:

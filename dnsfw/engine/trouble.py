@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from dnsfw.channel import Inheritance
 from dnsfw.engine.conversations import Conversations
+from dnsfw.engine.links import Links
 from dnsfw.engine.packets import Packets
 from dnsfw.journal.tally import several
 from dnsfw.journal.writer import Journal
@@ -27,11 +28,21 @@ class Troubled:
     upstreams: tuple[Upstream, ...]
     journal: Journal
     inheritance: Inheritance
+    links: Links | None
     audit: bool
 
     def sentences(self) -> list[str]:
         """As it is now."""
-        return [*self.packets.trouble(), *self._deaths(), *self.proxies.trouble(), *self._resolver(), *self._journal()]
+        links = self.links.trouble() if self.links is not None else []
+        parts = (
+            self.packets.trouble(),
+            links,
+            self._deaths(),
+            self.proxies.trouble(),
+            self._resolver(),
+            self._journal(),
+        )
+        return [sentence for part in parts for sentence in part]
 
     def _deaths(self) -> Iterator[str]:
         death = self.inheritance.last_death

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dnsfw.machine.namespaces import NetworkNamespace
-from firewall.inner import InnerBridges, inner_bridges
+from firewall.inner import InnerBridges, inner_bridges, shared_bridges
 from firewall.nft import NftError
 from firewall.ruleset import Plan
 from tests.firewall.alley import BRIDGED, alley, behind
@@ -57,6 +57,22 @@ def test_who_is_one(links: list[dict[str, Any]], routes: list[dict[str, Any]], i
     assert inner_bridges(json.dumps(links), ["[]", json.dumps(routes)]) == inner
 
 
+@pytest.mark.parametrize(
+    ("links", "shared"),
+    [
+        pytest.param([LO, HARDWARE, link("br0", "bridge")], (), id="empty"),
+        pytest.param([link("br0", "bridge"), link("v1", "veth", "br0")], (), id="containers"),
+        pytest.param([link("br0", "bridge"), link("eth0", "", "br0")], (), id="nic"),
+        pytest.param([link("br0", "bridge"), link("eth0", "", "br0"), link("v1", "veth", "br0")], ("br0",), id="both"),
+        pytest.param(
+            [link("br0", "bridge"), link("t0", "tun", "br0"), link("x", "vxlan", "br0")], ("br0",), id="tunnel"
+        ),
+    ],
+)
+def test_which_pass_us_by(links: list[dict[str, Any]], shared: tuple[str, ...]) -> None:
+    assert shared_bridges(json.dumps(links)) == shared
+
+
 @KERNEL
 @BOTH
 def test_the_host_speaks_to_its_containers_and_to_nobody_else_by_their_bridge(version: int) -> None:
@@ -75,7 +91,9 @@ def test_the_host_speaks_to_its_containers_and_to_nobody_else_by_their_bridge(ve
         assert len(guard.listener.flows) == 2
         place.host.run("ip", "link", "add", "link", "veth0", "name", "nic0", "type", "macvlan")
         place.host.run("ip", "link", "set", "nic0", "master", place.device)
+        assert not inner.shared
         inner.update()  # it leads out now
+        assert inner.shared == (place.device,)
         with place.host.tcp(version) as client:
             assert refusal(client, here) in REFUSALS
 

@@ -126,12 +126,12 @@ def _exe(pid: int) -> str:
 
 def _status(pid: int) -> dict[str, list[str]]:
     """The words of each line of /proc/PID/status, by its name."""
-    lines = (line.partition(":") for line in text(_read(pid, "status")).splitlines())
+    lines = (line.partition(":") for line in text(_read(pid, "status")).split("\n"))
     return {name: words.split() for name, _, words in lines}
 
 
 def _cgroups(lines: bytes) -> Iterator[tuple[str, str]]:
-    for line in lines.splitlines():
+    for line in lines.rstrip(b"\n").split(b"\n"):  # a cgroup's name may have any other octet
         number, _, rest = line.partition(b":")
         controllers, _, path = rest.partition(b":")
         for controller in controllers.split(b",") if number != b"0" else (b"",):

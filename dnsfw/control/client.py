@@ -98,9 +98,18 @@ def guards(root: Path = STATE_ROOT) -> list[Guarded]:
     except FileNotFoundError:
         return []
     except PermissionError:
-        sockets = {Path(line.split()[-1]) for line in _SOCKETS.read_text(errors="replace").splitlines()}
-        found = {path.parent for path in sockets if path.name == SOCKET and path.parent.parent == root}
+        sockets = (Path(line.split(" ")[-1]) for line in _SOCKETS.read_text(errors="replace").split("\n"))
+        named = {path for path in sockets if path.name == SOCKET and path.parent.parent == root}
+        found = {path.parent for path in named if _is_there(path)}
     return sorted(map(Guarded, found), key=lambda guard: (not guard.is_host, guard.name))
+
+
+def _is_there(path: Path) -> bool:
+    """Whoever binds a socket may call it anything, a line of that list among them."""
+    try:
+        return path.is_socket()
+    except PermissionError:
+        return True
 
 
 def host_guard() -> str:

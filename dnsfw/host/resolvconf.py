@@ -6,6 +6,7 @@ before it is changed, where root alone reads it, so that who clears up after a S
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -136,8 +137,8 @@ def _make(path: Path, wanted: Before) -> None:
 
 def _is_mounted(path: Path) -> bool:
     """A container's engine mounts a file there (proc_pid_mountinfo(5), field 5)."""
-    lines = _MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines()
-    return any(line.split()[4] == str(path) for line in lines)
+    lines = _MOUNTS.read_bytes().splitlines()  # of users' own mounts, some octets are their choice
+    return any(line.split(b" ")[4:5] == [os.fsencode(path)] for line in lines)
 
 
 def _restart_resolved(host: Host) -> None:

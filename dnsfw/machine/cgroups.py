@@ -21,11 +21,7 @@ _CONTROLLERS = ("pids", "memory", "devices", "cpu", "freezer")  # of cgroup v1, 
 
 def parse_mounts(mounts: str) -> Path | None:
     """The cgroup2 mount in the text of /proc/mounts; None without one."""
-    for line in mounts.splitlines():
-        _, target, kind, *_ = line.split(" ")
-        if kind == "cgroup2":
-            return Path(target)
-    return None
+    return next((Path(target) for target, kind, _ in _mounts(mounts) if kind == "cgroup2"), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +33,22 @@ class Legacy:
 
 
 def read_mounts() -> str:
-    return Path("/proc/mounts").read_text(encoding="utf-8")
+    return os.fsdecode(Path("/proc/mounts").read_bytes())
+
+
+def _mounts(text: str) -> Iterator[tuple[str, str, str]]:
+    """Target, kind and options of each. Users choose how their own (FUSE) are called: the kernel escapes space, tab and
+    line feed, and no other separator (proc_pid_mounts(5))."""
+    for line in text.rstrip("\n").split("\n") if text else ():
+        _, target, kind, options, *_ = line.split(" ")
+        yield target, kind, options
 
 
 def legacy(mounts: str) -> Legacy | None:
     """The cgroup v1 hierarchy that tells containers apart, in the text of /proc/mounts. Engines put a container into
     all of them, so the first will do; None where cgroup2 is all there is."""
     found = {}
-    for line in mounts.splitlines():
-        _, target, kind, options, *_ = line.split(" ")
+    for target, kind, options in _mounts(mounts):
         if kind == "cgroup":
             found.update({option: Path(target) for option in options.split(",") if option in _CONTROLLERS})
     return next((Legacy(controller, found[controller]) for controller in _CONTROLLERS if controller in found), None)
@@ -64,7 +67,7 @@ def find_root() -> Path:
 
 def own_directory(root: Path, proc_self_cgroup: str) -> Path:
     """The cgroup2 directory that this process is in, from the text of /proc/self/cgroup."""
-    for line in proc_self_cgroup.splitlines():
+    for line in proc_self_cgroup.rstrip("\n").split("\n"):
         hierarchy, _, path = line.split(":", 2)
         if hierarchy == "0":
             return root / path.lstrip("/")
@@ -73,7 +76,7 @@ def own_directory(root: Path, proc_self_cgroup: str) -> Path:
 
 def place(name: str) -> Path:
     """Where `cgroup(name)` will be. Raises SetupError."""
-    return own_directory(find_root(), Path("/proc/self/cgroup").read_text(encoding="utf-8")) / name
+    return own_directory(find_root(), os.fsdecode(Path("/proc/self/cgroup").read_bytes())) / name
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from shutil import copy2
 import pytest
 
 from bpf.process import Process, ancestors, read_process, read_stat
+from tests.bpf.conftest import cgroup2_mount, own_cgroup
 
 BASH = "/bin/bash"
 WAIT = "read -r"
@@ -67,6 +68,14 @@ def test_odd_processes(tmp_path: Path, case: str) -> None:
     assert (process.exe, process.stat.comm, process.stat.parent) == (str(program), name, os.getpid())
     assert process.argv[4:] == tuple(argument.decode(errors="backslashreplace") for argument in said)
     assert process.complete
+
+
+@pytest.mark.kernel("root", "cgroup2")
+def test_a_cgroup_s_name_is_no_line_of_its_own() -> None:
+    """Whoever may make cgroups may call them anything but for a line feed."""
+    with own_cgroup("a\r0::"), own_cgroup("a\r0::/b") as cgroup, running([BASH, "-c", f"echo; {WAIT}"]) as pid:
+        (cgroup / "cgroup.procs").write_text(str(pid))
+        assert seen(pid).cgroup("") == f"/{cgroup.relative_to(cgroup2_mount())}"
 
 
 def test_more_arguments_than_are_looked_at() -> None:

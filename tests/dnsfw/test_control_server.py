@@ -6,8 +6,9 @@ import asyncio
 import os
 import socket
 import stat
+import tempfile
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+from contextlib import ExitStack, asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from dnsfw.control import SOCKET, framing
 from dnsfw.control import messages as m
 from dnsfw.control.access import Access
-from dnsfw.control.client import Guarded, RefusedError, SilentError
+from dnsfw.control.client import Guarded, RefusedError, SilentError, guards
 from dnsfw.control.server import Bounds, ControlServer, listen
 from dnsfw.errors import DnsfwError
 
@@ -120,6 +121,23 @@ def test_the_socket_is_for_root_and_the_starter(tmp_path: Path) -> None:
     with closing(listen(tmp_path, OWN)), closing(listen(tmp_path, OWN)):  # the second in a dead one's place
         place = (tmp_path / SOCKET).stat()
     assert (stat.S_IMODE(place.st_mode), place.st_uid) == (0o600, OWN)
+
+
+@pytest.mark.kernel("root")
+def test_a_socket_that_is_called_like_a_guard_is_none() -> None:
+    """To who may not list the guards, the kernel lists all sockets, by names that whoever binds one chooses."""
+    with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
+        root, elsewhere = Path(directory, "guards"), Path(directory, "else")
+        folders = [root / "up-1", elsewhere / f"\n0: {root}/up-2", elsewhere / f"\r {root}/up-3", elsewhere / "\n\n"]
+        for folder in folders:
+            folder.mkdir(parents=True)
+            sock = stack.enter_context(socket.socket(socket.AF_UNIX))
+            sock.bind(str(folder / SOCKET))
+        for folder in (Path(directory), root):
+            folder.chmod(0o711)
+        os.seteuid(65534)
+        stack.callback(os.seteuid, 0)
+        assert [guard.name for guard in guards(root)] == ["up-1"]
 
 
 def test_nobody_there_is_told(tmp_path: Path) -> None:

@@ -32,8 +32,9 @@ cgroup /sys/fs/cgroup/systemd cgroup rw,name=systemd 0 0
         (HYBRID, "/sys/fs/cgroup/unified"),
         ("cgroup /sys/fs/cgroup/memory cgroup rw,memory 0 0\n", None),
         ("", None),
+        ("a\rb\x0cc\x85d\u2028e\udcff /home/x fuse rw 0 0\n" + HYBRID, "/sys/fs/cgroup/unified"),
     ],
-    ids=["unified", "hybrid", "version 1", "nothing"],
+    ids=["unified", "hybrid", "version 1", "nothing", "a user's own mount"],
 )
 def test_where_cgroup2_is_mounted(mounts: str, root: str | None) -> None:
     assert parse_mounts(mounts) == (None if root is None else Path(root))
@@ -46,8 +47,9 @@ def test_where_cgroup2_is_mounted(mounts: str, root: str | None) -> None:
         ("0::/user.slice/session.scope\n", "/cg/user.slice/session.scope"),
         ("9:name=systemd:/a\n4:memory:/b\n0::/c:d\n", "/cg/c:d"),
         ("4:memory:/b\n", "/cg"),
+        ("0::/a\r0::\x850::/b\n", "/cg/a\r0::\x850::/b"),
     ],
-    ids=["root", "session", "hybrid", "version 1"],
+    ids=["root", "session", "hybrid", "version 1", "odd names"],
 )
 def test_our_own_cgroup(text: str, directory: str) -> None:
     assert own_directory(Path("/cg"), text) == Path(directory)

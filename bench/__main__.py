@@ -7,7 +7,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ from bench import (
     peek,
     policy,
     proxy,
+    reload,
     resolver,
     start,
     storm,
@@ -31,7 +32,7 @@ from bench import (
 from bench.bed import Bed
 from bench.figure import Figure
 
-MEASURES: dict[str, Callable[[Bed], list[Figure]]] = {
+MEASURES: dict[str, Callable[[Bed], Iterable[Figure]]] = {
     "connects": connects.measure,
     "peek": peek.measure,
     "throughput": throughput.measure,
@@ -45,6 +46,7 @@ MEASURES: dict[str, Callable[[Bed], list[Figure]]] = {
     "policy": policy.measure,
     "proxy": proxy.measure,
     "daemon": daemon.measure,
+    "reload": reload.measure,
     "action": action.measure,
 }
 

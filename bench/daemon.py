@@ -46,7 +46,7 @@ def measure(bed: Bed) -> list[Figure]:
     for _ in range(_ROUNDS):
         ups.append(_timed(bed, _up))
         downs.append(_timed(bed, _down))
-    with _guarded(bed) as guard:
+    with guarded(bed) as guard:
         idle = _idle(guard)
         family = _family(guard)
         memory, each = megabytes_once(family), [kilobytes(pid, "Rss") / 1024 for pid in family]
@@ -91,7 +91,7 @@ def _call(bed: Bed, *arguments: str) -> str:
 
 
 @contextmanager
-def _guarded(bed: Bed) -> Iterator[int]:
+def guarded(bed: Bed) -> Iterator[int]:
     """The supervisor's pid."""
     said = _call(bed, "up", "--detach", "--policy", str(bed.policy), "--upstream", atlas.UPSTREAM.v4)
     try:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address
+from itertools import batched
 from types import TracebackType
 from typing import Self
 
@@ -34,6 +35,13 @@ _BUFFER = 65536  # the kernel fills a dump's datagrams up to 32 KiB
 _CONNECTED = 1  # TCP_ESTABLISHED (net/tcp_states.h); a connected UDP socket has it too
 # The states in which a TCP connection may still send: established, fin-wait-1, -2, close-wait, last-ack, closing.
 _UP = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11
+_MAY_SEND = {Proto.TCP: _UP | 1 << 2, Proto.UDP: 1 << _CONNECTED}  # syn-sent, too
+_ENDS_END = _ANSWER.size + _SOCKET_ID.size
+_ID_END = _ENDS_END + _SCOPE.size
+_MAPPED = bytes(10) + b"\xff\xff"
+_BATCH = 128  # sockets at once; ours has room for that many refusals
+_ABSENT = (errno.ENOENT,)
+_GONE = (errno.ENOENT, errno.ESTALE, errno.EOPNOTSUPP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +71,37 @@ class SockDiag:
             return Found(cookie, connected=state == _CONNECTED)
         return None
 
-    def destroy(self, flow: Flow, found: Found) -> None:
-        """Have the kernel abort the flow's socket: both ends hear of it, at once. One that is gone is fine, and so is a
-        kernel that can't (without CONFIG_INET_DIAG_DESTROY). Wants CAP_NET_ADMIN. Raises OSError."""
-        question = _about(flow, swapped=False) + _SCOPE.pack(0, found.cookie)
-        try:
-            for _ in self._ask(question, _REQUEST | _ACK, _SOCK_DESTROY):
-                pass
-        except OSError as error:
-            if error.errno != errno.EOPNOTSUPP:
-                raise
+    def abort(self, flows: Collection[bytes]) -> Iterator[None]:
+        """Have the kernel abort the TCP and connected UDP sockets that these flows from here (Flow.packed) are of: both
+        ends hear of it, at once. Gives way between some and the next. One that is gone is fine, and so is a kernel that
+        can't (without CONFIG_INET_DIAG_DESTROY). Wants CAP_NET_ADMIN. Raises OSError."""
+        orders: list[bytes] = []
+        for proto, states in _MAY_SEND.items():
+            wanted = {key for flow in flows if flow[0] == proto for key in _keys(flow)}
+            for family in (socket.AF_INET, socket.AF_INET6) if wanted else ():
+                question = _QUESTION.pack(family, proto, 0, 0, states) + bytes(_SOCKET_ID.size) + _ANY_SCOPE
+                of_both = _QUESTION.pack(family, proto, 0, 0, 0)
+                orders += (
+                    of_both + answer[_ANSWER.size : _ID_END]
+                    for answer in self._ask(question, _REQUEST | _DUMP)
+                    if answer[_ANSWER.size : _ENDS_END] in wanted
+                )
+        for some in batched(orders, _BATCH):
+            self._destroy(some)
+            yield
+
+    def _destroy(self, questions: Iterable[bytes]) -> None:
+        """A system call each would be most of the cost. What fails is answered, and only that."""
+        self._sequence = (self._sequence + 1) & 0xFFFFFFFF
+        self._netlink.send(b"".join(_message(_SOCK_DESTROY, _REQUEST, self._sequence, each) for each in questions))
+        while True:
+            try:
+                datagram = self._netlink.recv(_BUFFER, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            for said, sequence, body in _messages(datagram):
+                if said == _NLMSG_ERROR and sequence == self._sequence:
+                    _raise_unless(body, _GONE)
 
     def established(self) -> list[Flow]:
         """Every TCP connection and connected UDP socket here, each as a flow from its own end to the far one: who
@@ -105,12 +134,11 @@ class SockDiag:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _ask(self, question: bytes, flags: int, kind: int = _SOCK_DIAG_BY_FAMILY) -> Iterator[bytes]:
+    def _ask(self, question: bytes, flags: int) -> Iterator[bytes]:
         """The answers to one question. The kernel answers inside send(), so recv() never waits: a lost answer is
         an error, not a hang. Answers to an earlier question that was not read to its end are passed over."""
         self._sequence = (self._sequence + 1) & 0xFFFFFFFF
-        size = _HEADER.size + len(question)
-        self._netlink.send(_HEADER.pack(size, kind, flags, self._sequence, 0) + question)
+        self._netlink.send(_message(_SOCK_DIAG_BY_FAMILY, flags, self._sequence, question))
         while True:
             for said, sequence, body in _messages(self._netlink.recv(_BUFFER, socket.MSG_DONTWAIT)):
                 if sequence != self._sequence:
@@ -118,7 +146,7 @@ class SockDiag:
                 if said == _NLMSG_DONE:
                     return
                 if said == _NLMSG_ERROR:
-                    _raise_unless_absent(body)
+                    _raise_unless(body, _ABSENT)
                     return
                 yield body
                 if not flags & _DUMP:
@@ -133,10 +161,24 @@ def _messages(datagram: bytes) -> Iterator[tuple[int, int, bytes]]:
         at += max(_HEADER.size, (size + 3) & ~3)
 
 
-def _raise_unless_absent(body: bytes) -> None:
+def _message(kind: int, flags: int, sequence: int, question: bytes) -> bytes:
+    return _HEADER.pack(_HEADER.size + len(question), kind, flags, sequence, 0) + question
+
+
+def _raise_unless(body: bytes, fine: Collection[int]) -> None:
     (code,) = _ERROR.unpack_from(body)
-    if code not in (0, -errno.ENOENT):
-        raise OSError(-code, "the kernel refuses the question", "SOCK_DIAG_BY_FAMILY")
+    if code and -code not in fine:
+        raise OSError(-code, "the kernel refuses", "sock_diag")
+
+
+def _keys(packed: bytes) -> Iterator[bytes]:
+    """How a socket of this flow says its ends; an IPv6 one may speak IPv4 (RFC 4291 section 2.5.5.2)."""
+    ports, ends = packed[1:5], packed[5:]
+    half = len(ends) // 2
+    src, dst = ends[:half], ends[half:]
+    yield ports + src.ljust(16, b"\0") + dst.ljust(16, b"\0")
+    if half == 4:
+        yield ports + _MAPPED + src + _MAPPED + dst
 
 
 def _about(flow: Flow, *, swapped: bool) -> bytes:

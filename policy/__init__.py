@@ -26,6 +26,7 @@ from policy.values import (
     Spoken,
     Subject,
     address,
+    unpacked,
 )
 
 __all__ = [
@@ -67,5 +68,6 @@ __all__ = [
     "suggest",
     "suggest_no_sni",
     "suggest_passthrough",
+    "unpacked",
     "unverified",
 ]

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from struct import Struct
+from typing import Final
 
 from policy.value import Value
 
 type Address = IPv4Address | IPv6Address
 type Network = IPv4Network | IPv6Network
+
+_PACKED: Final = Struct("!BHH")
 
 
 def address(raw: str | bytes) -> Address:
@@ -57,6 +62,21 @@ class Flow:
     sport: int
     dst: Address
     dport: int
+
+    @property
+    def packed(self) -> bytes:
+        """All of it as octets in network order: protocol, ports, addresses. A key that takes a quarter of the room."""
+        return _PACKED.pack(self.proto, self.sport, self.dport) + self.src.packed + self.dst.packed
+
+
+def unpacked(packed: bytes) -> Flow:
+    """The flow whose `packed` this is."""
+    proto, sport, dport = _PACKED.unpack_from(packed)
+    middle = (len(packed) + _PACKED.size) // 2
+    return Flow(proto, _address(packed[_PACKED.size : middle]), sport, _address(packed[middle:]), dport)
+
+
+_address: Final = lru_cache(maxsize=1024)(address)  # the same few over and over
 
 
 class Query(Value, frozen=True):

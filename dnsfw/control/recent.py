@@ -41,9 +41,9 @@ class Recent:
         key = (flow.proto, flow.dst, flow.dport, entry.owner and entry.owner.exe, allowed)
         known = self._table.get(key)
         if known is None:
-            self._table[key] = Judged(entry, when)
+            self._table[key] = Judged(entry, when, entry.times)
         else:
-            known.latest, known.when, known.count = entry, when, known.count + 1
+            known.latest, known.when, known.count = entry, when, known.count + entry.times
 
     def latest_first(self) -> list[Judged]:
         return sorted(self._table.values(), key=lambda judged: -judged.when)

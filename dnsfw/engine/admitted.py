@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from struct import Struct
 from typing import Final
 
 from policy import Flow, Owner
 
 SILENCE: Final = 180.0  # seconds without a judgement that end a UDP flow; conntrack's own time-out for an assured one
 _FLOWS: Final = 65_536
-_KEY: Final = Struct("=BHH")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +40,7 @@ class Admitted:
 
     def note(self, flow: Flow, admission: Admission) -> None:
         """In the place of what was noted for an earlier flow with the same ends."""
-        key = _key(flow)
+        key = flow.packed
         self._table[key] = admission
         self._table.move_to_end(key)
         if len(self._table) > self._capacity:
@@ -50,12 +48,11 @@ class Admitted:
 
     def forget(self, flow: Flow) -> None:
         """Another one begins that has the same ends."""
-        self._table.pop(_key(flow), None)
+        self._table.pop(flow.packed, None)
 
     def of(self, flow: Flow) -> Admission | None:
-        return self._table.get(_key(flow))
+        return self._table.get(flow.packed)
 
-
-def _key(flow: Flow) -> bytes:
-    """A quarter of what the flow itself would take."""
-    return _KEY.pack(flow.proto, flow.sport, flow.dport) + flow.src.packed + flow.dst.packed
+    def at(self, packed: bytes) -> Admission | None:
+        """The same by Flow.packed."""
+        return self._table.get(packed)

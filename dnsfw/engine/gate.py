@@ -9,7 +9,7 @@ from asyncio import AbstractEventLoop
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from dnsfw.engine.admitted import SILENCE, Admission, Admitted
 from dnsfw.journal.records import Entry
@@ -31,6 +31,7 @@ from policy import (
     greeted,
     identified,
     resolvable,
+    unpacked,
 )
 from resolver.judge import Ruling
 
@@ -48,6 +49,14 @@ class Connection:
     flow: Flow
     owner: Owner | None
     names: tuple[str, ...]
+
+
+class Past(NamedTuple):
+    """What a flow was let through as; where that isn't `certain`, what is known of it now."""
+
+    owner: Owner | None
+    names: tuple[str, ...]
+    certain: bool
 
 
 def _never() -> bool:
@@ -158,25 +167,33 @@ class Gate:
             return bound
         return tuple(dict.fromkeys((*known.names, *bound)))
 
+    def past(self, packed: bytes) -> Past:
+        """Of the flow whose Flow.packed this is."""
+        known = self.admitted.at(packed)
+        if known is not None:
+            return Past(known.owner, known.names, certain=True)
+        flow = unpacked(packed)
+        return Past(self.owner_of(flow), self.bindings.names(flow.dst, self.clock()), certain=False)
+
     def again(self, flow: Flow, *, spoken: bool = True) -> Action:
-        """May this flow, let through before, go on? ALLOW says so, INSPECT if the proxy has it, and PEEK where its
-        client hasn't `spoken`. Recorded only where a rule or the lack of one ends it."""
-        known = self.admitted.of(flow)
-        owner = self.owner_of(flow) if known is None else known.owner
-        names = self.bindings.names(flow.dst, self.clock()) if known is None else known.names
-        decision = decide(self.policy, flow, owner, names, peek=known is None)
+        """May this flow, let through before, go on?"""
+        return self.all_again(flow, self.past(flow.packed), spoken=spoken)
+
+    def all_again(self, flow: Flow, past: Past, *, spoken: bool, times: int = 1) -> Action:
+        """May it, and others with the same past that differ in their source port alone, `times` in all? ALLOW says so,
+        INSPECT if the proxy has them, and PEEK where their clients haven't `spoken`. Recorded only where a rule or the
+        lack of one ends them."""
+        decision = decide(self.policy, flow, past.owner, past.names, peek=not past.certain)
         if decision.action is Action.PEEK and spoken:  # which of those names it was opened for can't be told any more
             decision = Decision(Action.DENY, Reason.NO_BINDING, decision.rule, None)
         if decision.action is Action.DENY:
-            return self._settle(Entry(flow, decision, owner, names)).action
+            return self._settle(Entry(flow, decision, past.owner, past.names, times=times)).action
         return decision.action
 
     def accepted(self, flow: Flow) -> Connection:
-        """What is known of a connection that the proxy takes: what was known when it was let through."""
-        known = self.admitted.of(flow)
-        if known is None:
-            return Connection(flow, self.owner_of(flow), self.bindings.names(flow.dst, self.clock()))
-        return Connection(flow, known.owner, known.names)
+        """What is known of a connection that the proxy takes."""
+        past = self.past(flow.packed)
+        return Connection(flow, past.owner, past.names)
 
     def sent_to_proxy(self, flow: Flow) -> bool:
         """Was it, by us?"""

@@ -1,23 +1,25 @@
 """Live flows, as they feel a change of policy.
 
 Law: the engine's part: each flow that the former generation let through is judged again, and marked with the new one or
-cut. Idle ones too, which no packet of theirs would bring to the queue. Whatever goes wrong here leaves flows to the
-table, where the former generation's marks are about to be worth nothing.
+cut; cut first. Idle ones too, which no packet of theirs would bring to the queue. Whatever goes wrong here leaves flows
+to the table, where the former generation's marks are about to be worth nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from typing import Final
+from itertools import batched
+from typing import Final, NamedTuple
 
 from bpf.sockdiag import SockDiag
 from dnsfw.channel import JudgedAgain
-from dnsfw.engine.gate import Gate
-from firewall.conntrack import Conntrack, Tracked
-from firewall.marks import MASK, STATE, Mark, connection_mark, generation_mark
-from policy import Action, Proto
+from dnsfw.engine.gate import Gate, Past
+from firewall.conntrack import Conntrack
+from firewall.ctnetlink import Tracked
+from firewall.marks import MASK, STATE, Mark, generation_mark
+from policy import Action
 
 # What the policy must say for a flow to go on, by what it said before. What reaches the proxy is judged there again.
 _JUDGED: Final = {
@@ -25,58 +27,81 @@ _JUDGED: Final = {
     Mark.PEEK: frozenset({Action.ALLOW, Action.PEEK}),
     Mark.INSPECT: frozenset({Action.ALLOW, Action.INSPECT}),
 }
+_AT_ONCE: Final = 256  # flows, and then everything else for a moment
 
 
 class LiveFlows:
     """The live flows of the network namespace that is current at construction; `stack` lets go of them."""
 
-    def __init__(self, stack: ExitStack, diag: SockDiag) -> None:
-        self._list = stack.enter_context(Conntrack())
-        self._act = stack.enter_context(Conntrack())  # the list is still being read meanwhile
-        self._diag = diag
+    def __init__(self, stack: ExitStack) -> None:
+        self._conntrack = stack.enter_context(Conntrack())
+        self._diag = stack.enter_context(SockDiag())  # a list is read from it while owners are asked for elsewhere
 
     def of(self, generation: int) -> Iterator[list[Tracked]]:
         """Those with a verdict of that generation, some at a time. Raises OSError."""
-        for some in self._list.marked(generation_mark(generation), MASK ^ STATE):
+        for some in self._conntrack.marked(generation_mark(generation), MASK ^ STATE):
             yield [tracked for tracked in some if tracked.mark & STATE in _JUDGED]
 
-    def keep(self, tracked: Tracked, generation: int) -> None:
+    def keep(self, those: Iterable[Tracked], former: int, generation: int) -> Iterator[None]:
         """The same verdict, of this generation."""
-        self._act.mark(tracked, connection_mark(Mark(tracked.mark & STATE), generation), MASK)
+        for some in batched(those, _AT_ONCE):
+            self._conntrack.flip(some, generation_mark(former) ^ generation_mark(generation))
+            yield
 
-    def cut(self, tracked: Tracked) -> None:
-        """Its own socket first, while the reset that this sends still passes. One elsewhere (a container's) is refused
-        with its next packet."""
-        flow = tracked.flow
-        if flow.proto in (Proto.TCP, Proto.UDP):
-            found = self._diag.find(flow)
-            if found is not None and (found.connected or flow.proto == Proto.TCP):
-                self._diag.destroy(flow, found)
-        self._act.forget(tracked)
+    def cut(self, those: list[Tracked]) -> Iterator[None]:
+        """Their own sockets first, while the resets that this sends still pass. One elsewhere (a container's) is
+        refused with its next packet."""
+        yield from self._diag.abort([tracked.packed for tracked in those])
+        for some in batched(those, _AT_ONCE):
+            self._conntrack.forget(some)
+            yield
+
+
+class _Alike(NamedTuple):
+    """Flows that have everything in common that decides: all but their source ports."""
+
+    past: Past
+    state: Mark
+    flows: list[Tracked]
 
 
 async def judge_again(live: LiveFlows, gate: Gate, former: int, generation: int) -> JudgedAgain:
     """All flows of generation `former`, giving way to everything else between some and the next."""
-    kept = cut = 0
+    kept: list[Tracked] = []
+    gone: list[Tracked] = []
     try:
-        for some in live.of(former):
-            for tracked in some:
-                if _may_go_on(gate, tracked):
-                    live.keep(tracked, generation)
-                    kept += 1
-                else:
-                    live.cut(tracked)
-                    cut += 1
+        for alike in (await _alike(live.of(former), gate)).values():
+            (kept if _may_go_on(gate, alike) else gone).extend(alike.flows)
+        for _ in live.cut(gone):
+            await asyncio.sleep(0)
+        for _ in live.keep(kept, former, generation):
             await asyncio.sleep(0)
     except OSError as error:
         gate.fault(error, None)
-    return JudgedAgain(kept, cut)
+    return JudgedAgain(len(kept), len(gone))
 
 
-def _may_go_on(gate: Gate, tracked: Tracked) -> bool:
+async def _alike(live: Iterable[list[Tracked]], gate: Gate) -> dict[object, _Alike]:
+    groups: dict[object, _Alike] = {}
+    for some in live:
+        for tracked in some:
+            past, packed = gate.past(tracked.packed), tracked.packed
+            # An owner hashes slowly, and is the same one for the same process; the group keeps it alive.
+            key = (tracked.mark & STATE, packed[:1], packed[3:], id(past.owner), past.names, past.certain)
+            group = groups.get(key)
+            if group is None:
+                group = groups[key] = _Alike(past, Mark(tracked.mark & STATE), [])
+            group.flows.append(tracked)
+        await asyncio.sleep(0)
+    return groups
+
+
+def _may_go_on(gate: Gate, alike: _Alike) -> bool:
+    flow = alike.flows[0].flow
     try:
-        state = Mark(tracked.mark & STATE)
-        return gate.again(tracked.flow, spoken=state is not Mark.PEEK) in _JUDGED[state]
-    except Exception as error:  # noqa: BLE001 - a boundary like the queue's: this flow is cut
-        gate.fault(error, tracked.flow)
+        spoken = alike.state is not Mark.PEEK
+        action = gate.all_again(flow, alike.past, spoken=spoken, times=len(alike.flows))
+        return action in _JUDGED[alike.state]
+    except Exception as error:  # noqa: BLE001 - a boundary like the queue's: these flows are cut
+        gate.fault(error, flow)
         return False

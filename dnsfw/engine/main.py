@@ -115,7 +115,7 @@ class Engine:
             self._diag = stack.enter_context(SockDiag())
             self._load = stack.enter_context(LoadFile(QUEUE))
             self._packets = beginning.packets(stack)
-            self._live = LiveFlows(stack, self._diag)
+            self._live = LiveFlows(stack)
         self._storms = Storms(self._load.read, self._journal.tell, time.time, audit=options.audit)
         self._links = Links(stack, self._fault) if place.network is None else None
 

@@ -63,12 +63,10 @@ class Playground:
             self.directory = Path(stack.enter_context(directory))
             self._furnish()
             self._internet_net = stack.enter_context(NetworkNamespace())
-            self._laptop_net = stack.enter_context(NetworkNamespace())
-            wire_up(self._internet_net, self._laptop_net, default_route=self._setting.default_route)
+            self.laptop = stack.enter_context(NetworkNamespace())
+            wire_up(self._internet_net, self.laptop, default_route=self._setting.default_route)
             self._internet = stack.enter_context(self._child("internet", self._internet_net, tap=self._setting.tap))
-            self._laptop = stack.enter_context(
-                self._child("laptop", self._laptop_net, stub=self._setting.stub_resolver)
-            )
+            self._laptop = stack.enter_context(self._child("laptop", self.laptop, stub=self._setting.stub_resolver))
             for child in (self._internet, self._laptop):
                 child.hear(within=_READY_WITHIN)
             self._stack = stack.pop_all()
@@ -88,6 +86,10 @@ class Playground:
         """The same command, to be started from anywhere by root, running on the laptop."""
         pid = str(self._laptop.pid)
         return ["nsenter", "-t", pid, "-n", "-m", "env", "-C", cwd or str(Path.cwd()), *command]
+
+    def on_internet(self, command: Sequence[str]) -> list[str]:
+        """The same command, to be started from anywhere by root, in the internet's network namespace."""
+        return ["nsenter", "-t", str(self._internet.pid), "-n", *command]
 
     def popen(self, command: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
         """subprocess.Popen on the laptop; its pid is the command's own."""

@@ -96,6 +96,20 @@ def test_a_live_flow_is_judged_by_what_it_was_when_it_began(policy: str, action:
     assert [entry.decision.action for entry in world.entries] == ([action] if action is Action.DENY else [])
 
 
+def test_many_flows_alike_are_judged_once_and_all_counted() -> None:
+    world = World()
+    gate = world.gate(BOTH_NAMES)
+    gate.bindings.bind("a.example", [(THERE, 60.0)], world.now)
+    flows = [numbered(number) for number in (1, 2, 3)]
+    assert [begun(gate, flow) for flow in flows] == [Action.ALLOW] * 3
+    past = {gate.past(flow.packed) for flow in flows}
+    assert len(past) == 1
+    gate.adopt(parse("", "p"))
+    world.entries.clear()
+    assert gate.all_again(flows[0], past.pop(), spoken=True, times=3) is Action.DENY
+    assert [(entry.subject, entry.times) for entry in world.entries] == [(flows[0], 3)]
+
+
 def test_a_connection_inherits_nothing_from_an_earlier_one_with_the_same_ends() -> None:
     """Its client may have been silent for so long that the queue's table has forgotten it."""
     world = World()

@@ -25,6 +25,7 @@ from resolver.upstreams import Standing, Standings, Transport
 type Clock = Callable[[], float]
 type Done = Callable[[Outcome], None]
 
+_DATAGRAMS: Final = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
 _READ: Final = 0x1000  # octets of a datagram: more than we let anybody send
 _TICK: Final = 0.02  # seconds between looks at the deadlines: a timer for each question costs more than the question
 
@@ -172,8 +173,7 @@ class _Run:
             self._asking = self._forwarder.streams.ask(upstream, attempt.transport, attempt.payload, self)
             return None
         try:
-            family = socket.AF_INET6 if upstream.address.version == 6 else socket.AF_INET
-            self._socket = opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+            self._socket = opened = socket.socket(upstream.family, _DATAGRAMS)
             opened.connect(upstream.place)
             opened.send(attempt.payload)
         except OSError:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -43,7 +42,7 @@ class Resolver:
         self._boundary = Boundary(self._fault, lambda: self._core.judged)
         self._forwarder: Forwarder | None = None  # while there is a loop to run it
         self._connections = Connections(config.tcp_connections)
-        self._waiting: Counter[bytes] = Counter()  # questions under way, by the client's address; no entry is 0
+        self._waiting: dict[bytes, int] = {}  # questions under way, by the client's address; no entry is 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._settling: asyncio.TimerHandle | None = None
         self._loopback: list[UdpListener] = []
@@ -102,27 +101,27 @@ class Resolver:
     def forward(self, pending: Pending, send: Send) -> None:
         """Ask upstream; `send` is called with the reply, once."""
         forwarder, asked, client = self._forwarder, pending.asked, pending.query.client.src.packed
-        crowded = self._waiting[client] >= self._config.max_waiting_each
-        if forwarder is None or crowded or not forwarder.has_room(asked):
+        waiting = self._waiting.get(client, 0)
+        if forwarder is None or waiting >= self._config.max_waiting_each or not forwarder.has_room(asked):
             send(self._core.overloaded(pending))
             return
-        self._waiting[client] += 1
+        self._waiting[client] = waiting + 1
         if forwarder.is_asking(asked):
             self.counters.joined += 1
         else:
             self.counters.forwarded += 1
-        forwarder.ask(asked, pending.query, partial(self._conclude, pending, send))
+        forwarder.ask(asked, pending.query, partial(self._conclude, pending, client, send))
 
-    def _conclude(self, pending: Pending, send: Send, outcome: Outcome) -> None:
-        self._done(pending.query.client.src.packed)
+    def _conclude(self, pending: Pending, client: bytes, send: Send, outcome: Outcome) -> None:
+        self._done(client)
         data = self._boundary.run(lambda: servfail(pending.data), self._core.conclude, pending, outcome, self.clock())
         if data is not None:
             send(data)
 
     def _done(self, client: bytes) -> None:
-        self._waiting[client] -= 1
-        if not self._waiting[client]:
-            del self._waiting[client]
+        waiting = self._waiting.pop(client)
+        if waiting > 1:
+            self._waiting[client] = waiting - 1
 
     def _turn_over(self) -> None:
         for listener in self._loopback:

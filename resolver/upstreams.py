@@ -5,6 +5,7 @@ Law: text in, values out; no file is read and nothing is resolved here.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -41,13 +42,19 @@ class Upstream:
     port: int = DNS_PORT
     transport: Transport = Transport.UDP
     certified: str = ""
-    place: tuple[str, int] = field(init=False, repr=False, compare=False)  # as connect(2) takes it
+    # As socket(2) and connect(2) take them; and a hash: it is a key of every question, and addresses are slow at this.
+    family: socket.AddressFamily = field(init=False, repr=False, compare=False)
+    place: tuple[str, int] = field(init=False, repr=False, compare=False)
+    _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "place", (str(self.address), self.port))
+        place = str(self.address), self.port
+        object.__setattr__(self, "family", socket.AF_INET6 if self.address.version == 6 else socket.AF_INET)
+        object.__setattr__(self, "place", place)
+        object.__setattr__(self, "_hash", hash(place))
 
     def __hash__(self) -> int:
-        return hash(self.place)  # a key of every question; addresses are slow at this
+        return self._hash
 
     def __str__(self) -> str:
         host = f"[{self.address}]" if self.address.version == 6 else str(self.address)

@@ -54,6 +54,9 @@ _SIZE_AT, _SIZE_STEP = (
 _REPLY_AT, _REPLY_STEP = (
     each // ctypes.sizeof(ctypes.c_size_t) for each in (_Iovec.size.offset, ctypes.sizeof(_Iovec))
 )
+_BESIDE_AT, _BESIDE_STEP = (
+    each // ctypes.sizeof(ctypes.c_size_t) for each in (_Header.control_size.offset, ctypes.sizeof(_Message))
+)
 
 
 class Batch:
@@ -61,17 +64,21 @@ class Batch:
 
     After `receive`, slot `n` holds its datagram, `sizes[n]` long, from `octets[n * room]` on, and its peer, as the
     kernel writes one, from `names[n * name_size]` on. A reply is written over the datagram, its size into `replies[n]`.
+
+    `beside` is room for ancillary data: it comes and goes with a datagram, in `names` behind the peer.
     """
 
-    def __init__(self, sock: socket.socket, room: int) -> None:
-        self._socket, self.room = sock, room
+    def __init__(self, sock: socket.socket, room: int, beside: int = 0) -> None:
+        self._socket, self.room, self._beside = sock, room, beside
         self._family = socket.AddressFamily(sock.family)
-        self.name_size = _NAME_SIZE[self._family]
+        self._here = address(sock.getsockname()[0])
+        self.name_size = _NAME_SIZE[self._family] + beside
         self.octets = bytearray(SLOTS * room)
         self.names = bytearray(SLOTS * self.name_size)
         self._incoming, *self._kept = self._messages()
         self._outgoing, vectors = self._messages()
         self.sizes = memoryview(self._incoming).cast("B").cast("I")[_SIZE_AT::_SIZE_STEP]
+        self._told = memoryview(self._incoming).cast("B").cast("L")[_BESIDE_AT::_BESIDE_STEP]  # beside each, this time
         self.replies = memoryview(vectors).cast("B").cast("L")[_REPLY_AT::_REPLY_STEP]
         self._kept.append(vectors)  # the kernel is given their address, which keeps nothing alive
         self._to_send = ctypes.addressof(self._outgoing)
@@ -97,6 +104,10 @@ class Batch:
         (port,) = _PORT.unpack_from(name)
         return address(name[4:8] if self._family is socket.AF_INET else name[8:24]), port
 
+    def here(self, _name: bytes) -> Address:
+        """The address of ours that a datagram of this name reached."""
+        return self._here
+
     def put(self, slot: int, name: bytes, reply: bytes) -> None:
         """Make ready to send `reply` to a peer that the kernel once wrote as `name`."""
         self.names[slot * self.name_size : (slot + 1) * self.name_size] = name
@@ -110,8 +121,10 @@ class Batch:
         messages = (_Message * SLOTS)()
         for slot, message in enumerate(messages):
             header = message.header
-            header.name, header.name_size = names + slot * self.name_size, self.name_size
+            header.name, header.name_size = names + slot * self.name_size, self.name_size - self._beside
             header.vector, header.vector_count = ctypes.addressof(vectors) + slot * ctypes.sizeof(_Iovec), 1
+            if self._beside:
+                header.control, header.control_size = header.name + header.name_size, self._beside
         return messages, vectors
 
 

@@ -9,6 +9,8 @@ import socket
 from contextlib import ExitStack
 from typing import Final, NamedTuple
 
+type _Hosts = tuple[tuple[socket.AddressFamily, str], ...]
+
 _LOOPBACK: Final = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 _EVERYWHERE: Final = ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::"))  # noqa: S104 - the packet filter guards it
 # Have the kernel say which address a datagram reached.
@@ -40,24 +42,28 @@ def make_listeners(port: int = 0) -> Listeners:
 
     Raises OSError, with none of the sockets left open.
     """
-    for _ in range(_TRIES - 1):
-        try:
-            return _bind_all(port)
-        except OSError:
-            if port:
-                raise
-    return _bind_all(port)
+    return _bound(port, _LOOPBACK)
 
 
 def make_wide_listeners(port: int) -> Listeners:
     """The same on every address, for `wide`: where a packet filter stands before them. Raises OSError."""
-    listeners = _bind_all(port, _EVERYWHERE)
+    listeners = _bound(port, _EVERYWHERE)
     for sock in listeners.udp:
         sock.setsockopt(*_TELL[socket.AddressFamily(sock.family)], 1)
     return listeners
 
 
-def _bind_all(port: int, hosts: tuple[tuple[socket.AddressFamily, str], ...] = _LOOPBACK) -> Listeners:
+def _bound(port: int, hosts: _Hosts) -> Listeners:
+    for _ in range(_TRIES - 1):
+        try:
+            return _bind_all(port, hosts)
+        except OSError:
+            if port:
+                raise
+    return _bind_all(port, hosts)
+
+
+def _bind_all(port: int, hosts: _Hosts) -> Listeners:
     with ExitStack() as unfinished:
         made: dict[int, list[socket.socket]] = {socket.SOCK_STREAM: [], socket.SOCK_DGRAM: []}
         for kind, sockets in made.items():

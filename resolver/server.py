@@ -21,7 +21,7 @@ from resolver.reply import servfail
 from resolver.tcp import Connections, TcpConnection
 from resolver.udp import Send, UdpListener
 from resolver.upstreams import Standing
-from resolver.wide import WideListener
+from resolver.wide import WideBatch
 
 
 class Resolver:
@@ -45,8 +45,7 @@ class Resolver:
         self._waiting: dict[bytes, int] = {}  # questions under way, by the client's address; no entry is 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._settling: asyncio.TimerHandle | None = None
-        self._loopback: list[UdpListener] = []
-        self._udp: list[UdpListener | WideListener] = []
+        self._udp: list[UdpListener] = []
         self._tcp: list[asyncio.Server] = []
 
     async def serve(
@@ -59,8 +58,8 @@ class Resolver:
         """Answer on these sockets from now on; they are the resolver's to close. `wide`: UDP on all addresses."""
         self._loop = loop
         self._forwarder = Forwarder(self._config, self.clock, self._fault, loop, self._turn_over)
-        self._loopback = [UdpListener(sock, self, loop) for sock in udp]
-        self._udp = [*self._loopback, *(WideListener(sock, self, loop) for sock in wide)]
+        self._udp = [UdpListener(sock, self, loop) for sock in udp]
+        self._udp += [UdpListener(sock, self, loop, WideBatch) for sock in wide]
         for sock in tcp:
             self._tcp.append(await loop.create_server(self._connection, sock=sock))
 
@@ -124,7 +123,7 @@ class Resolver:
             self._waiting[client] = waiting - 1
 
     def _turn_over(self) -> None:
-        for listener in self._loopback:
+        for listener in self._udp:
             listener.flush()
 
     def _settle_soon(self) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Final, NamedTuple, Protocol
 
-from policy.values import Flow, Proto, address
+from policy.values import Flow, Proto
 from resolver.batch import SLOTS, Batch
 from resolver.core import Counters, Pending
 from resolver.repeats import Repeat, Told
@@ -21,6 +21,7 @@ from resolver.wire import MAX_QUERY, OWN_SIZE
 _READ: Final = MAX_QUERY + 1  # one octet more than allowed, so that what is too long shows
 
 type Send = Callable[[bytes], None]
+type Kind = Callable[[socket.socket, int], Batch]  # the socket, a slot's room
 
 
 class Server(Protocol):
@@ -47,15 +48,16 @@ class _Speaker(NamedTuple):
 
 
 class UdpListener:
-    """Serves one bound, non-blocking UDP socket, and owns it."""
+    """Serves one bound, non-blocking UDP socket, and owns it. One with every address wants a batch of its `kind`."""
 
-    def __init__(self, sock: socket.socket, server: Server, loop: asyncio.AbstractEventLoop) -> None:
-        host, port = sock.getsockname()[:2]
+    def __init__(
+        self, sock: socket.socket, server: Server, loop: asyncio.AbstractEventLoop, kind: Kind = Batch
+    ) -> None:
         self._socket, self._server, self._loop = sock, server, loop
-        self._local = (address(host), port)
-        self._batch, self._late = Batch(sock, _READ), Batch(sock, OWN_SIZE)
+        self._port = int(sock.getsockname()[1])
+        self._batch, self._late = kind(sock, _READ), kind(sock, OWN_SIZE)
         self._outbox: list[tuple[bytes, bytes]] = []  # names and replies
-        self._peer = lru_cache(maxsize=1024)(self._batch.peer)  # there are few clients; parsing takes microseconds
+        self._flow = lru_cache(maxsize=1024)(self._flow_of)  # there are few clients; parsing takes microseconds
         loop.add_reader(sock, self._readable)
 
     def stop_reading(self) -> None:
@@ -98,8 +100,11 @@ class UdpListener:
         self._send(batch, first, count - first)
 
     def _speaker(self, name: bytes, now: float) -> _Speaker:
-        client = Flow(Proto.UDP, *self._peer(name), *self._local)
+        client = self._flow(name)
         return _Speaker(client, name, self._server.told(client, now))
+
+    def _flow_of(self, name: bytes) -> Flow:
+        return Flow(Proto.UDP, *self._batch.peer(name), self._batch.here(name), self._port)
 
     def _ask(self, data: bytes, speaker: _Speaker, now: float) -> bytes | None:
         """The reply, if there is one at once."""

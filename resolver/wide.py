@@ -1,84 +1,60 @@
-"""The UDP listener for questions from behind a host: on every address, answering from the one that was asked.
+"""Datagrams by the batch on a socket of every address, for questions from behind a host.
 
-Law: a shell, as `udp` is for loopback. A reply whose source isn't the address that the question reached would find no
-way back through the translation that led it here, so the kernel tells that address and is told it again (ip(7),
-IP_PKTINFO; RFC 3542 section 6).
+Law: ancillary data and nothing else. A reply whose source isn't the address that the question reached would find no way
+back through the translation that led it here, so the kernel tells that address and is told it again (ip(7), IP_PKTINFO;
+RFC 3542 section 6).
 """
 
 from __future__ import annotations
 
-import asyncio
+import errno
 import socket
-import struct
-from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
-from policy.values import Flow, Proto, address
-from resolver.core import Pending
-from resolver.udp import Server
-from resolver.wire import MAX_QUERY
-
-_BATCH: Final = 64  # datagrams a wake-up
-_READ: Final = MAX_QUERY + 1  # one octet more than allowed, so that what is too long shows
-_ROOM: Final = 128  # for the one piece of ancillary data
-_V4: Final = struct.Struct("=I4s4s")  # in_pktinfo: interface, the address here, the header's
-_V6: Final = struct.Struct("=16sI")  # in6_pktinfo: the address here, interface
-
-type _Peer = tuple[str, int] | tuple[str, int, int, int]
-type _Ancillary = list[tuple[int, int, bytes]]
+from policy.values import Address, address
+from resolver.batch import SLOTS, Batch
 
 
-class WideListener:
-    """Serves one UDP socket of `listeners.make_wide_listeners`, and owns it."""
+class _Place(NamedTuple):
+    """Behind a peer's address: a header of 16 octets (cmsg(3)), then in_pktinfo (the interface's number, the address
+    here, the header's) or in6_pktinfo (the address here, the interface's number). `size` is of both together, `here`
+    where the address stands, `interface` where a number stands that is not told again."""
 
-    def __init__(self, sock: socket.socket, server: Server, loop: asyncio.AbstractEventLoop) -> None:
-        self._socket, self._server, self._loop = sock, server, loop
-        self._port = int(sock.getsockname()[1])
-        loop.add_reader(sock, self._readable)
-
-    def stop_reading(self) -> None:
-        self._loop.remove_reader(self._socket)
-
-    def close(self) -> None:
-        self.stop_reading()
-        self._socket.close()
-
-    def _readable(self) -> None:
-        now = self._server.clock()
-        for _ in range(_BATCH):
-            try:
-                data, told, _, peer = self._socket.recvmsg(_READ, _ROOM)
-            except BlockingIOError:
-                return
-            if (back := _way_back(told)) is not None:
-                self._serve(data, peer, back, now)
-
-    def _serve(self, data: bytes, peer: _Peer, back: _Way, now: float) -> None:
-        client = Flow(Proto.UDP, address(peer[0].partition("%")[0]), peer[1], address(back[0]), self._port)
-        result = self._server.take(data, client, now)
-        send = partial(self._send, peer, back[1])
-        if isinstance(result, Pending):
-            self._server.forward(result, send)
-        elif result is not None:
-            send(result)
-
-    def _send(self, peer: _Peer, ancillary: _Ancillary, data: bytes) -> None:
-        try:
-            self._socket.sendmsg([data], ancillary, 0, peer)
-        except OSError:  # no room in the socket, or no way back: the client asks again, or is gone
-            self._server.counters.unsent += 1
+    size: int
+    here: slice
+    interface: int | None
 
 
-type _Way = tuple[bytes, _Ancillary]
+_PLACES: Final = {
+    socket.AF_INET: _Place(socket.CMSG_SPACE(12), slice(36, 40), 32),
+    socket.AF_INET6: _Place(socket.CMSG_SPACE(20), slice(44, 60), None),
+}
+_NUMBER: Final = 4  # octets
 
 
-def _way_back(told: _Ancillary) -> _Way | None:
-    """The address that a datagram reached, and what has the kernel answer from there."""
-    for level, kind, data in told:
-        if (level, kind) == (socket.IPPROTO_IP, socket.IP_PKTINFO):
-            _, here, _ = _V4.unpack_from(data)
-            return here, [(level, kind, _V4.pack(0, here, bytes(4)))]
-        if (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO):
-            here, interface = _V6.unpack_from(data)
-            return here, [(level, kind, _V6.pack(here, interface))]
-    return None
+class WideBatch(Batch):
+    """The slots of one UDP socket of `listeners.make_wide_listeners`."""
+
+    def __init__(self, sock: socket.socket, room: int) -> None:
+        self._place = place = _PLACES[socket.AddressFamily(sock.family)]
+        super().__init__(sock, room, place.size)
+        self._whole = memoryview(bytearray(self._told)).cast("L")
+        self._interfaces: memoryview | None = None
+        if place.interface is not None:
+            step = self.name_size // _NUMBER
+            self._interfaces = memoryview(self.names).cast("I")[place.interface // _NUMBER :: step]
+        self._none = memoryview(bytes(SLOTS * _NUMBER)).cast("I")
+
+    def receive(self, most: int) -> int:
+        """Raises OSError too if the kernel did not say which address a datagram reached."""
+        count = super().receive(most)
+        untold = self._told[:count] != self._whole[:count]
+        self._told[:count] = self._whole[:count]  # room again for as much
+        if untold:
+            raise OSError(errno.EPROTO, "the kernel did not say which address a datagram reached")
+        if self._interfaces is not None:  # else a reply would leave by where its question came in, whatever the route
+            self._interfaces[:count] = self._none[:count]
+        return count
+
+    def here(self, name: bytes) -> Address:
+        return address(name[self._place.here])

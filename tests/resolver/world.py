@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 import dnslib
@@ -18,7 +18,7 @@ from resolver.core import ResolverConfig
 from resolver.exchange import Patience
 from resolver.framing import frame
 from resolver.judge import Plain
-from resolver.listeners import make_listeners
+from resolver.listeners import make_listeners, make_wide_listeners
 from resolver.server import Resolver
 from resolver.upstreams import Upstream, parse_upstream
 
@@ -142,8 +142,20 @@ def judge_by_name(query: Query) -> Decision:
     return DENY if "evil" in query.name else ALLOW
 
 
+def world(*upstreams: FakeUpstream | Upstream, **changes: object) -> AbstractAsyncContextManager[World]:
+    """`changes` are of the resolver's configuration."""
+    return _world(upstreams, changes, wide=False)
+
+
+def wide_world(*upstreams: FakeUpstream | Upstream) -> AbstractAsyncContextManager[World]:
+    """The same on every address of this host."""
+    return _world(upstreams, {}, wide=True)
+
+
 @asynccontextmanager
-async def world(*upstreams: FakeUpstream | Upstream, **changes: object) -> AsyncIterator[World]:
+async def _world(
+    upstreams: Sequence[FakeUpstream | Upstream], changes: dict[str, object], *, wide: bool
+) -> AsyncIterator[World]:
     bound: list[tuple[str, list[str]]] = []
     judged: list[Query] = []
     faults: list[tuple[BaseException, Query | None]] = []
@@ -164,14 +176,14 @@ async def world(*upstreams: FakeUpstream | Upstream, **changes: object) -> Async
             for each in upstreams
         ]
         config = replace(ResolverConfig(tuple(servers), patience=HURRY), **changes)  # type: ignore[arg-type]  # replace() knows the names
-        listeners = make_listeners()
-        port = listeners.port
+        listeners = make_wide_listeners(0) if wide else make_listeners()
+        loopback, everywhere = ((), listeners.udp) if wide else (listeners.udp, ())
         resolver = Resolver(
             config, Plain(judge), bind, time.monotonic, lambda error, query: faults.append((error, query))
         )
-        await resolver.serve(asyncio.get_running_loop(), listeners.udp, listeners.tcp)
+        await resolver.serve(asyncio.get_running_loop(), loopback, listeners.tcp, everywhere)
         stack.push_async_callback(resolver.close)
-        yield World(port, resolver, bound, judged, faults)
+        yield World(listeners.port, resolver, bound, judged, faults)
 
 
 def question(name: str = "www.example.com", qtype: int = wire.A, ident: int = 7, *, edns: bool = False) -> bytes:

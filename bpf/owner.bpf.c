@@ -33,6 +33,9 @@ BPF_TABLE("array", u32, u64, watched, 1024);          /* one bit a port: redirec
 BPF_TABLE("array", u32, u64, counts, COUNTS);
 BPF_TABLE("array", u32, struct program, blank, 1);    /* zeros: too many for BPF's stack */
 
+/* bpf_probe_read_user(). By that name bcc would first look through all symbols of the kernel for it: 0.1 s a start. */
+static long (*read_user)(void *to, u32 length, const void *from) = (void *)BPF_FUNC_probe_read_user;
+
 /* A field of the kernel's, wherever its structure is. */
 #define FOLLOW(address, offset)                                                    \
   ({                                                                               \
@@ -109,7 +112,7 @@ static inline void write_surroundings(struct process_key *step, u64 task) {
       steps.update(step, empty) != 0)
     return;
   given = steps.lookup(step);
-  if (given && bpf_probe_read_user(given->text, length, (void *)start) == 0) {
+  if (given && read_user(given->text, length, (void *)start) == 0) {
     given->argv_bytes = middle - start;
     given->environ_bytes = length - given->argv_bytes;
     given->flags = SURROUNDINGS_WHOLE;
@@ -222,7 +225,7 @@ static inline void write_argv(struct program *program, u64 mm) {
     length = ARGV_BYTES;
     program->flags |= PROGRAM_ARGV_CUT;
   }
-  if (length == 0 || bpf_probe_read_user(program->argv, length, (void *)start) == 0) {
+  if (length == 0 || read_user(program->argv, length, (void *)start) == 0) {
     program->argv_bytes = length;
     program->flags |= PROGRAM_ARGV;
   }

@@ -54,6 +54,21 @@ def routeless_world() -> Iterator[Playground]:
         yield world
 
 
+@pytest.fixture(scope="session")
+def host_world() -> Iterator[Playground]:
+    """A laptop for `up`, which changes the whole of it and leaves it as it was."""
+    with Playground(Setting()) as world:
+        yield world
+
+
+@pytest.fixture
+def host(host_world: Playground) -> Iterator[Playground]:
+    """That laptop, for one test at a time: what one that failed left in force is taken down."""
+    yield host_world
+    if "dnsfw" in host_world.run(["nft", "list", "tables"]).stdout:
+        host_world.run(host_world.dnsfw("down"))
+
+
 @pytest.fixture
 def guard(world: Playground, tmp_path: Path) -> Guard:
     """`dnsfw run` on the usual laptop."""

@@ -11,7 +11,7 @@ import select
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,11 +122,19 @@ class Laptop:
         command = [*prefix, *self.command(policy, *options)]
         if mounts is not None:
             command = private(command, mounts)
-        process = self.world.popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        try:
+        with self._started(command) as process:
             yield Inside(process)
-        finally:
-            end(process)
+
+    @contextmanager
+    def agents(self, policy: str, *options: Sequence[str]) -> Iterator[list[Inside]]:
+        """One for each of `options`, started at the same time."""
+        with ExitStack() as stack:
+            started = [stack.enter_context(self._started(self.command(policy, *each))) for each in options]
+            yield [Inside(process) for process in started]
+
+    def _started(self, command: Sequence[str]) -> AbstractContextManager[subprocess.Popen[bytes]]:
+        streams = subprocess.PIPE
+        return ended(self.world.popen(command, stdin=streams, stdout=streams, stderr=streams))
 
     def run(self, policy: str, command: Sequence[str], *options: str) -> subprocess.CompletedProcess[str]:
         """Guard `command` to its end."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import pty
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dnsfw.playground import atlas
-from dnsfw.playground.world import Playground, Setting
+from dnsfw.playground.world import Playground
 
 pytestmark = pytest.mark.kernel
 
@@ -22,19 +21,6 @@ cat /etc/resolv.conf; getent passwd; getent group
 sysctl -a 2>/dev/null | grep -E '^(net.ipv[46].(conf|ip_forward)|kernel|user)' | grep -vE 'random|pty.nr|pid|file'
 find /sys/fs/cgroup -type d | grep -v dnsfw-; ls -d /run/dnsfw/up-$(stat -Lc %i /proc/self/ns/net) 2>/dev/null
 """
-
-
-@pytest.fixture(scope="module")
-def laptop() -> Iterator[Playground]:
-    with Playground(Setting(tap=False)) as world:
-        yield world
-
-
-@pytest.fixture
-def host(laptop: Playground) -> Iterator[Playground]:
-    """A laptop that is left as it was."""
-    yield laptop
-    laptop.run(laptop.dnsfw("down"))
 
 
 def look(host: Playground) -> str:

@@ -15,24 +15,18 @@ from typing import IO
 import pytest
 
 from dnsfw.playground import atlas
-from dnsfw.playground.world import Playground, Setting
+from dnsfw.playground.world import Playground
 from dnsfw.restarts import Pace
 
 pytestmark = pytest.mark.kernel
 
 
-@pytest.fixture(scope="module")
-def laptop() -> Iterator[Playground]:
-    with Playground(Setting(tap=False)) as world:
-        yield world
-
-
 @contextmanager
-def up(laptop: Playground, tmp_path: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+def up(host: Playground, tmp_path: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
     policy = tmp_path / "policy"
     policy.write_text(f"{atlas.ALLOWED_NAME}\n{atlas.ALLOWED.v4}:{atlas.ECHO_PORT}\n")
-    command = laptop.dnsfw("up", "--policy", str(policy), *options)
-    with laptop.popen(command, stderr=subprocess.PIPE, text=True) as process:
+    command = host.dnsfw("up", "--policy", str(policy), *options)
+    with host.popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert "guarding this host" in hear(process.stderr)
             yield process
@@ -61,37 +55,37 @@ def kill_engines(guard: subprocess.Popen[str], count: int) -> None:
         os.close(handle)
 
 
-def connects(laptop: Playground, address: str, port: int, patience: float = 0.3) -> bool:
+def connects(host: Playground, address: str, port: int, patience: float = 0.3) -> bool:
     script = f"import socket; socket.create_connection(({address!r}, {port}), {patience})"
-    return laptop.run(["python3", "-c", script]).returncode == 0
+    return host.run(["python3", "-c", script]).returncode == 0
 
 
-def test_repeated_deaths_are_a_failure_that_is_closed_told_and_not_given_up(laptop: Playground, tmp_path: Path) -> None:
-    with up(laptop, tmp_path) as guard:
+def test_repeated_deaths_are_a_failure_that_is_closed_told_and_not_given_up(host: Playground, tmp_path: Path) -> None:
+    with up(host, tmp_path) as guard:
         kill_engines(guard, Pace().many)
-        asked = laptop.dnsfw("status", f"up-{laptop.run(['stat', '-Lc', '%i', '/proc/self/ns/net']).stdout.strip()}")
+        asked = host.dnsfw("status", f"up-{host.run(['stat', '-Lc', '%i', '/proc/self/ns/net']).stdout.strip()}")
         deadline = time.monotonic() + 5
-        while "has failed" not in (status := laptop.run(asked)).stderr:
+        while "has failed" not in (status := host.run(asked)).stderr:
             assert time.monotonic() < deadline, status
         assert status.returncode == 4
         assert "died 5 times, the last one of signal 9 (SIGKILL)" in status.stderr
         assert "nothing new leaves" in status.stderr
-        assert not connects(laptop, atlas.ALLOWED.v4, atlas.ECHO_PORT)
-        while not connects(laptop, atlas.ALLOWED.v4, atlas.ECHO_PORT, 2.0):
+        assert not connects(host, atlas.ALLOWED.v4, atlas.ECHO_PORT)
+        while not connects(host, atlas.ALLOWED.v4, atlas.ECHO_PORT, 2.0):
             assert time.monotonic() < deadline + 5
-        status = laptop.run(asked)
+        status = host.run(asked)
         assert status.returncode == 0, status.stderr
         assert "was down    5 times" in status.stdout
 
 
-def test_in_audit_mode_a_dead_engine_stands_in_nobodys_way(laptop: Playground, tmp_path: Path) -> None:
-    with up(laptop, tmp_path, "--audit") as guard:
+def test_in_audit_mode_a_dead_engine_stands_in_nobodys_way(host: Playground, tmp_path: Path) -> None:
+    with up(host, tmp_path, "--audit") as guard:
         kill_engines(guard, 4)  # so that the next pause is long
         said = hear(guard.stderr)
         while "died 4 times" not in said:
             said = hear(guard.stderr)
         assert "nothing is judged" in said
         children = Path(f"/proc/{guard.pid}/task/{guard.pid}/children")
-        assert laptop.run(["getent", "ahosts", atlas.EVIL_ZONE]).returncode == 0
-        assert connects(laptop, atlas.EVIL.v4, 4444)
+        assert host.run(["getent", "ahosts", atlas.EVIL_ZONE]).returncode == 0
+        assert connects(host, atlas.EVIL.v4, 4444)
         assert not children.read_text().split()  # or nothing was shown

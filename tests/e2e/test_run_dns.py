@@ -6,6 +6,7 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from dnslib import QTYPE, RCODE, DNSRecord
@@ -139,22 +140,29 @@ def test_a_silent_upstream_is_left_for_the_next(laptop: Laptop, world: Playgroun
     assert (status, "got no answer" in said) == (0, False)
 
 
-@pytest.mark.parametrize(
-    ("upstream", "codes"),
-    [
-        (atlas.SILENT_UPSTREAM.v4, [NO_REACHABLE_AUTHORITY]),
-        (f"[{atlas.SILENT_UPSTREAM.v6}]", [NO_REACHABLE_AUTHORITY]),
-        (f"{atlas.ALLOWED.v4}:5300", [NETWORK_ERROR]),  # an ICMP error comes back
-        (f"[{atlas.ALLOWED.v6}]:5300", [NETWORK_ERROR]),
-    ],
-    ids=["silent v4", "silent v6", "closed v4", "closed v6"],
-)
-def test_dead_upstreams(laptop: Laptop, upstream: str, codes: list[int]) -> None:
-    with laptop.agent(POLICY, "--upstream", upstream) as inside:
-        asked = inside.dns("127.0.0.1", "udp", question(atlas.ALLOWED_NAME))
-        status, said = inside.leave()
+DEAD_UPSTREAMS = {
+    atlas.SILENT_UPSTREAM.v4: NO_REACHABLE_AUTHORITY,
+    f"[{atlas.SILENT_UPSTREAM.v6}]": NO_REACHABLE_AUTHORITY,
+    f"{atlas.ALLOWED.v4}:5300": NETWORK_ERROR,  # an ICMP error comes back
+    f"[{atlas.ALLOWED.v6}]:5300": NETWORK_ERROR,
+}
+
+
+@pytest.fixture(scope="module")
+def dead(laptop: Laptop) -> dict[str, tuple[Any, int, str]]:
+    """What a guard with each of them answers, its status and its last words: all wait at the same time."""
+    with laptop.agents(POLICY, *(["--upstream", upstream] for upstream in DEAD_UPSTREAMS)) as agents:
+        for inside in agents:
+            inside.tell("dns", ("127.0.0.1", "udp", question(atlas.ALLOWED_NAME)), {})
+        said = [(inside.hear(), *inside.leave()) for inside in agents]
+    return dict(zip(DEAD_UPSTREAMS, said, strict=True))
+
+
+@pytest.mark.parametrize("upstream", DEAD_UPSTREAMS, ids=["silent v4", "silent v6", "closed v4", "closed v6"])
+def test_dead_upstreams(dead: dict[str, tuple[Any, int, str]], upstream: str) -> None:
+    asked, status, said = dead[upstream]
     answer = DNSRecord.parse(bytes.fromhex(asked["reply"]))
-    assert (answer.header.rcode, extended_errors(answer)) == (RCODE.SERVFAIL, codes)
+    assert (answer.header.rcode, extended_errors(answer)) == (RCODE.SERVFAIL, [DEAD_UPSTREAMS[upstream]])
     assert asked["ms"] < 5000  # most stub resolvers' patience
     assert f"got no answer from {upstream}; name another with --upstream" in said
     assert status == 0

@@ -7,22 +7,15 @@ import re
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dnsfw.playground import atlas
-from dnsfw.playground.world import Playground, Setting
+from dnsfw.playground.world import Playground
 from dnsfw.service import install
 
 pytestmark = pytest.mark.kernel
-
-
-@pytest.fixture
-def laptop() -> Iterator[Playground]:
-    with Playground(Setting()) as world:
-        yield world
 
 
 def capabilities() -> list[str]:
@@ -43,21 +36,21 @@ def until(manager: socket.socket, word: str) -> list[str]:
     return said[1:]
 
 
-def test_it_guards_with_the_units_capabilities_and_tells_its_manager(laptop: Playground, tmp_path: Path) -> None:
+def test_it_guards_with_the_units_capabilities_and_tells_its_manager(host: Playground, tmp_path: Path) -> None:
     policy = tmp_path / "policy"
     policy.write_text(f"{atlas.ALLOWED_NAME}\n")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.settimeout(15)
         manager.bind(str(tmp_path / "notify"))
-        environ = ["env", f"NOTIFY_SOCKET={tmp_path / 'notify'}", "WATCHDOG_USEC=900000"]
+        environ = ["env", f"NOTIFY_SOCKET={tmp_path / 'notify'}", "WATCHDOG_USEC=300000"]
         options = ["--policy", str(policy), "--journal", str(tmp_path / "journal")]
-        command = [*environ, *capabilities(), *laptop.dnsfw("up", *options)]
-        with laptop.popen(command, stderr=subprocess.PIPE, text=True) as guard:
+        command = [*environ, *capabilities(), *host.dnsfw("up", *options)]
+        with host.popen(command, stderr=subprocess.PIPE, text=True) as guard:
             try:
                 assert until(manager, "READY=1")[-1] == "READY=1\nSTATUS=enforcing"
-                fetched = ["curl", "-sS", "--cacert", str(laptop.authority), f"https://{atlas.ALLOWED_NAME}/"]
-                assert "hello" in laptop.run(fetched).stdout
-                assert laptop.run(["curl", "-sS", f"https://{atlas.EVIL.v4}:8443/"]).returncode == 7
+                fetched = ["curl", "-sS", "--cacert", str(host.authority), f"https://{atlas.ALLOWED_NAME}/"]
+                assert "hello" in host.run(fetched).stdout
+                assert host.run(["curl", "-sS", f"https://{atlas.EVIL.v4}:8443/"]).returncode == 7
                 for _ in range(3):
                     until(manager, "WATCHDOG=1")
                 assert_silent_without_an_engine(guard.pid, manager)
@@ -72,7 +65,7 @@ def assert_silent_without_an_engine(supervisor: int, manager: socket.socket) -> 
     children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text(encoding="ascii").split()
     engine = next(int(child) for child in children if "NoNewPrivs:\t1" in Path(f"/proc/{child}/status").read_text())
     os.kill(engine, signal.SIGSTOP)
-    manager.settimeout(1.2)
+    manager.settimeout(0.4)
     try:
         with pytest.raises(TimeoutError):
             until(manager, "never")

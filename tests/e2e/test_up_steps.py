@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dnsfw.playground import atlas
-from dnsfw.playground.world import Playground, Setting
+from dnsfw.playground.world import Playground
 
 pytestmark = pytest.mark.kernel
 
@@ -38,13 +37,7 @@ BUILD, TEST = {"GITHUB_ACTION": "build"}, {"GITHUB_ACTION": "test"}
 FORGED = "env GITHUB_ACTION=build bash -c"
 
 
-@pytest.fixture
-def laptop() -> Iterator[Playground]:
-    with Playground(Setting()) as world:
-        yield world
-
-
-def test_a_rule_about_a_step_holds_for_that_step(laptop: Playground, tmp_path: Path) -> None:
+def test_a_rule_about_a_step_holds_for_that_step(host: Playground, tmp_path: Path) -> None:
     policy = tmp_path / "policy"
     policy.write_text(POLICY)
     steps = [
@@ -53,8 +46,8 @@ def test_a_rule_about_a_step_holds_for_that_step(laptop: Playground, tmp_path: P
         (["/bin/bash", "-c", f'{FORGED} "$0"', CONNECT], {**TEST, "PATH": "/usr/bin:/bin"}),
         (["/bin/bash", "-c", CONNECT], {}),
     ]
-    command = [sys.executable, "-c", WORKER, json.dumps(laptop.dnsfw("up", "--policy", str(policy))), json.dumps(steps)]
-    done = laptop.run(command, timeout=60)
+    command = [sys.executable, "-c", WORKER, json.dumps(host.dnsfw("up", "--policy", str(policy))), json.dumps(steps)]
+    done = host.run(command, timeout=60)
     echo, discard = str(atlas.ECHO_PORT), str(atlas.DISCARD_PORT)
     # What isn't known to be in a step satisfies no rule that allows, and escapes none that denies.
     assert done.stdout.split("\n")[:4] == [echo, discard, discard, ""], done.stderr

@@ -21,6 +21,10 @@ from firewall.packet import COPIED, PacketError, parse_packet
 from policy.values import Action, Flow, Proto
 
 _WAITING: Final = 4096  # packets in the kernel; more are dropped, and counted (firewall.overflow)
+# Of those, packets that may be held back: what waits there takes no other flow's place. A client's first words are a
+# few segments or datagrams, a dozen with QUIC's early data.
+_HELD_OF_A_FLOW: Final = 32
+_HELD_IN_ALL: Final = _WAITING // 4
 _SOCKET_OCTETS: Final = 8 << 20  # room for all of them, each taking about 2 KiB of the kernel's bookkeeping
 _BATCH: Final = 64  # packets answered in one go, so that a flood of them doesn't starve the resolver
 _SOL_NETLINK, _NETLINK_NO_ENOBUFS = 270, 5  # <linux/socket.h>, <linux/netlink.h>
@@ -50,6 +54,7 @@ class Queue:
         self._fault = fault
         self._malformed = malformed
         self._held: dict[Flow, list[Packet]] = {}
+        self._holding = 0
         self._netlink = NetfilterQueue()
         self._netlink.bind(number, self._take, max_len=_WAITING, range=COPIED, sock_len=_SOCKET_OCTETS)
         # An overflow would otherwise stop the kernel from queueing until the socket is empty (netlink(7)).
@@ -68,12 +73,15 @@ class Queue:
 
     def release(self, flow: Flow, action: Action) -> None:
         """Answer the packets of this flow that were held back, in the order in which they came."""
-        for packet in self._held.pop(flow, ()):
+        held = self._held.pop(flow, [])
+        self._holding -= len(held)
+        for packet in held:
             _give(packet, _VERDICTS.get(action, Mark.DENY))
 
     def close(self) -> None:
         """From now on the kernel drops what would be queued, and what is waiting. May be called twice."""
         self._held.clear()
+        self._holding = 0
         self._netlink.unbind()
 
     def __enter__(self) -> Self:
@@ -106,8 +114,7 @@ class Queue:
                 # sender's own memory (splice(2)). Where there is one, the kernel has copied all of it to sum it up.
                 packet.set_payload(data)
             if answer.action is None:
-                self._held.setdefault(flow, []).append(packet)
-                return None
+                return self._hold(flow, packet)
             if self._held:
                 self.release(flow, Action.DENY if answer.fresh else answer.action)
             return _VERDICTS.get(answer.action, Mark.DENY)
@@ -116,6 +123,13 @@ class Queue:
         except Exception as error:  # noqa: BLE001 - the one boundary: this packet is denied, the guard lives on
             self._fault(error, data)
         return Mark.DENY
+
+    def _hold(self, flow: Flow, packet: Packet) -> None:
+        """Raises PacketError where too many are."""
+        if self._holding >= _HELD_IN_ALL or len(self._held.get(flow, ())) >= _HELD_OF_A_FLOW:
+            raise PacketError("too many packets wait for what their clients have to say")
+        self._held.setdefault(flow, []).append(packet)
+        self._holding += 1
 
 
 def _give(packet: Packet, mark: int) -> None:

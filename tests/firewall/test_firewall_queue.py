@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import select
+from contextlib import ExitStack
 from socket import IPPROTO_ICMP as ICMP
 from socket import IPPROTO_UDP as UDP
 from socket import SOCK_RAW as RAW
@@ -32,6 +33,7 @@ from tests.firewall.street import (
 pytestmark = KERNEL
 
 # <asm-generic/socket.h>, <linux/udp.h>
+ROOM = (SOL_SOCKET, 33, 8 << 20)  # SO_RCVBUFFORCE
 NO_CHECKSUM = (SOL_SOCKET, 11)
 NO_CHECKSUM_V6, NO_CHECKSUM_NEEDED_V6 = (UDP, 101), (UDP, 102)
 
@@ -123,6 +125,32 @@ def test_what_is_released_without_another_packet(street: Street) -> None:
         queue.release(flows[0], Action.ALLOW)
         assert sink.recv(10) == b"x"
         queue.release(flows[0], Action.ALLOW)  # twice is harmless
+
+
+@pytest.mark.parametrize(("flows", "each", "held"), [(1, 40, 32), (40, 32, 1024)], ids=["of a flow", "in all"])
+def test_no_more_is_held_than_leaves_room_for_others(street: Street, flows: int, each: int, held: int) -> None:
+    refused: list[str] = []
+    waiting: set[Flow] = set()
+
+    def hold(flow: Flow, _packet: bytes) -> Answer:
+        waiting.add(flow)
+        return Answer(None)
+
+    with street.inside.namespace.entered():
+        queue = Queue(QUEUE, hold, unexpected, lambda error, _packet: refused.append(str(error)))
+    far = (STRANGER[4], ALLOWED)
+    with street.outside.receive(4, *far) as sink, queue, in_force(street.inside, PLAN), ExitStack() as stack:
+        for client in [stack.enter_context(street.inside.udp(4)) for _ in range(flows)]:
+            for _ in range(each):
+                client.sendto(b"x", far)
+            while select.select([queue], [], [], 0)[0]:
+                queue.drain()
+        assert refused == ["too many packets wait for what their clients have to say"] * (flows * each - held)
+        sink.setsockopt(*ROOM)
+        for flow in waiting:
+            queue.release(flow, Action.ALLOW)
+        assert [sink.recv(10) for _ in range(held)] == [b"x"] * held
+        assert nothing_arrived(sink)
 
 
 @BOTH

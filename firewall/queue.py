@@ -114,7 +114,8 @@ class Queue:
                 # sender's own memory (splice(2)). Where there is one, the kernel has copied all of it to sum it up.
                 packet.set_payload(data)
             if answer.action is None:
-                return self._hold(flow, packet)
+                self._hold(flow, packet)
+                return None
             if self._held:
                 self.release(flow, Action.DENY if answer.fresh else answer.action)
             return _VERDICTS.get(answer.action, Mark.DENY)

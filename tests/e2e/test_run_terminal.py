@@ -13,8 +13,9 @@ import subprocess
 import termios
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -225,22 +226,27 @@ def test_closing_the_terminal_of_a_shell_ends_its_guarded_jobs(laptop: Laptop) -
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_during_set_up(laptop: Laptop, number: signal.Signals, status: int) -> None:
-    """While the compiler works and nothing runs yet. /run is the test's own, so that its state shows."""
-    state = laptop.directory / "run"
+    """While the engine waits for its policy, so that nothing runs yet. /run is the test's own: its state shows."""
+    state, policy = laptop.directory / "run", laptop.directory / "policy"
     state.mkdir()
-    command = private(laptop.command("", command=["echo", "started"]), f"mount --bind {state} /run")
-    streams = subprocess.PIPE
+    os.mkfifo(policy)
+    run = laptop.world.dnsfw("run", "--policy", str(policy), "--", "echo", "started")
+    command, streams = private(run, f"mount --bind {state} /run"), subprocess.PIPE
     with ended(laptop.world.popen(command, stdout=streams, stderr=streams, start_new_session=True)) as process:
-        await_path(state / "dnsfw")
-        process.send_signal(number)
+        with writing_end(policy):
+            assert list((state / "dnsfw").iterdir())
+            process.send_signal(number)
         out, err = process.communicate(timeout=20)
     assert (process.returncode, out) == (status, b""), err
     assert b"Traceback" not in err
     assert not list(state.iterdir())
 
 
-def await_path(path: Path) -> None:
+def writing_end(pipe: Path) -> BinaryIO:
+    """Once somebody reads it, who waits until this is closed."""
     deadline = time.monotonic() + 15
-    while not path.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+    while time.monotonic() < deadline:
+        with suppress(OSError):  # ENXIO: nobody yet
+            return os.fdopen(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK), "wb")
+        time.sleep(0.005)
+    raise AssertionError("nobody reads it")

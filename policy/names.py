@@ -7,7 +7,6 @@ InvalidNameError. Comparison is by whole labels; no rule, no DNS message and no 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from encodings.idna import ToASCII
 
@@ -68,12 +67,13 @@ def _complaint(name: str) -> str:
     return "a label has a character other than a letter, a digit, '-' or '_'"
 
 
-def suffixes(name: str) -> Iterator[str]:
+def suffixes(name: str) -> list[str]:
     """The names above `name`, nearest first: `b.c` and `c` for `a.b.c`."""
-    dot = name.find(".")
+    found, dot = [], name.find(".")
     while dot >= 0:
-        yield name[dot + 1 :]
+        found.append(name[dot + 1 :])
         dot = name.find(".", dot + 1)
+    return found
 
 
 def glob(text: str) -> re.Pattern[str]:

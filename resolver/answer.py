@@ -71,7 +71,8 @@ def interpret(message: Message, wanted: Wanted) -> Answer:
     chain, name = _walk(message.answers, wanted)
     qtype = wanted.qtype
     found = [record for record in message.answers if record.rtype == qtype and record.owner == name]
-    if found and message.rcode == wire.NXDOMAIN:
+    rcode = message.rcode
+    if found and rcode == wire.NXDOMAIN:
         raise AnswerError("records for a name that is said not to exist")
     records, addresses, filtered = _scrub(found, wanted)
     explained = chain + records
@@ -83,7 +84,7 @@ def interpret(message: Message, wanted: Wanted) -> Answer:
     if filtered and not records:
         ttl = min(ttl, FILTERED_TTL)
     bound = tuple([(each, min(seconds, ttl)) for each, seconds in addresses])
-    return Answer(message.rcode, kept, authority, bound, ttl, filtered)
+    return Answer(rcode, kept, authority, bound, ttl, filtered)
 
 
 def _walk(records: Sequence[Record], wanted: Wanted) -> tuple[list[Record], bytes]:

@@ -49,7 +49,8 @@ class _Shelf[K, V: _Weighed]:
         weight = value.weight
         if weight > self._octets:
             return
-        self.drop(key)
+        if key in self._kept:
+            self.drop(key)
         self._kept[key] = value
         self._weight += weight
         while self._weight > self._octets:

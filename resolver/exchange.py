@@ -31,6 +31,7 @@ from resolver.reply import Ede, Explanation
 from resolver.upstreams import Transport, Upstream
 from resolver.wire import HEADER, TYPE_CLASS
 
+_ANSWERS: Final = (wire.NOERROR, wire.NXDOMAIN)
 _PADDING: Final = 12  # an EDNS option (RFC 7830 3)
 _BLOCK: Final = 128  # octets that an encrypted question's size is a multiple of (RFC 8467 4.1)
 _OPTION: Final = struct.Struct("!HH")
@@ -122,7 +123,7 @@ class Exchange:
             return self._try(attempt.upstream, Transport.TCP, now)  # RFC 7766 5
         if attempt.cookie is not None and (step := self._known_by(attempt, attempt.cookie, message, now)):
             return step
-        if message.rcode in (wire.NOERROR, wire.NXDOMAIN):
+        if message.rcode in _ANSWERS:
             return Answered(message, attempt.upstream, now - self._sent)
         self._refused += (attempt.upstream,)
         return self._next(now)

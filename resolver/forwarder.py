@@ -66,8 +66,9 @@ class Forwarder:
     def is_asking(self, asked: Asked) -> bool:
         return asked in self._runs
 
-    def has_room(self, asked: Asked) -> bool:
-        room = self.is_asking(asked) or len(self._runs) < self._config.max_exchanges
+    def has_room(self, *, joining: bool) -> bool:
+        """For one more question; `joining` one that is under way."""
+        room = joining or len(self._runs) < self._config.max_exchanges
         return room and self._waiting < self._config.max_waiting and not self._closed
 
     def ask(self, asked: Asked, query: Query, done: Done) -> None:
@@ -81,7 +82,7 @@ class Forwarder:
         upstreams = self._standings.ranked(now)
         exchange = Exchange(asked, upstreams, self._config.patience, self._chance, self._cookies)
         run = self._runs[asked] = _Run(self, exchange, query, done)
-        run.begin(now)
+        run.advance(exchange.start, now)
         if self._ticking is None:
             self._keep_time()
 
@@ -130,27 +131,24 @@ class _Run:
         self._socket: socket.socket | None = None
         self._asking: Asking | None = None
 
-    def begin(self, now: float) -> None:
-        self._advance(self.exchange.start, now)
-
     def finish(self, outcome: Outcome) -> None:
         self._close_attempt()
         self._forwarder.finished(self, outcome)
 
     def time_out(self) -> None:
-        self._advance(self.exchange.time_out, self._forwarder.clock())
+        self.advance(self.exchange.time_out, self._forwarder.clock())
 
     def heard(self, data: bytes) -> None:
         """Over a stream."""
-        self._advance(self.exchange.receive, data, self._forwarder.clock())
+        self.advance(self.exchange.receive, data, self._forwarder.clock())
         self._forwarder.turn_over()
 
     def hung_up(self) -> None:
         """It was a stream's end."""
-        self._advance(self.exchange.closed, self._forwarder.clock())
+        self.advance(self.exchange.closed, self._forwarder.clock())
         self._forwarder.turn_over()
 
-    def _advance[*A](self, happened: Callable[[*A], Step | None], *what: *A) -> None:
+    def advance[*A](self, happened: Callable[[*A], Step | None], *what: *A) -> None:
         """Tell the exchange what happened, and carry out what it says."""
         forwarder = self._forwarder
         forwarder.concerns = self._query
@@ -162,7 +160,8 @@ class _Run:
         """Until there is something to wait for, or nothing more."""
         step = happened(*what)
         while isinstance(step, Attempt):
-            self._close_attempt()
+            if self._socket is not None or self._asking is not None:
+                self._close_attempt()
             step = self._open(step)
         return step
 
@@ -189,9 +188,9 @@ class _Run:
         except BlockingIOError:
             return
         except OSError:
-            self._advance(self.exchange.network_error, self._forwarder.clock())
+            self.advance(self.exchange.network_error, self._forwarder.clock())
         else:
-            self._advance(self.exchange.receive, data, self._forwarder.clock())
+            self.advance(self.exchange.receive, data, self._forwarder.clock())
 
     def _close_attempt(self) -> None:
         if self._socket is not None:

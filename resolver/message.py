@@ -94,9 +94,11 @@ def read_response(data: bytes) -> Message:
         asked, qtype = reader.question()
         if flags & wire.TC:  # what came with it is no answer (RFC 2181 9); only header and question count
             return Message(ident, flags, asked, qtype, (), ())
-        kept, referred = reader.records(answers), reader.records(authority)
+        kept = reader.records(answers) if answers else ()
+        referred = reader.records(authority) if authority else ()
         reader.edns_may_come = True  # here and nowhere before (RFC 6891 6.1.1)
-        reader.records(additional)
+        if additional:
+            reader.records(additional)
     except struct.error:
         raise MessageError("the message ends inside a field") from None
     if reader.at != len(data):

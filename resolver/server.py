@@ -101,11 +101,13 @@ class Resolver:
         """Ask upstream; `send` is called with the reply, once."""
         forwarder, asked, client = self._forwarder, pending.asked, pending.query.client.src.packed
         waiting = self._waiting.get(client, 0)
-        if forwarder is None or waiting >= self._config.max_waiting_each or not forwarder.has_room(asked):
+        joining = forwarder is not None and forwarder.is_asking(asked)
+        crowded = waiting >= self._config.max_waiting_each
+        if forwarder is None or crowded or not forwarder.has_room(joining=joining):
             send(self._core.overloaded(pending))
             return
         self._waiting[client] = waiting + 1
-        if forwarder.is_asking(asked):
+        if joining:
             self.counters.joined += 1
         else:
             self.counters.forwarded += 1

@@ -95,7 +95,8 @@ class UdpListener:
                 octets[at : at + len(reply)] = reply
                 replies[slot] = len(reply)
             else:
-                self._send(batch, first, slot - first)
+                if slot > first:
+                    self._send(batch, first, slot - first)
                 first = slot + 1
         self._send(batch, first, count - first)
 

@@ -4,6 +4,7 @@
 #
 #   scripts/setup.sh          what dnsfw and its tests need
 #   scripts/setup.sh bench    also the programs that bench/ compares it with
+#   scripts/setup.sh docker   also Docker, unpacked, for the test that guards its containers (65 MB)
 #   scripts/setup.sh fuzz     also the fuzzer, which `make fuzz` uses
 #   scripts/setup.sh guard    only what dnsfw needs to run
 set -euo pipefail
@@ -171,6 +172,17 @@ install_fuzzer() {
   cp requirements/fuzz.lock .setup/fuzz/dnsfw-fuzz.lock
 }
 
+# --- Docker, whose containers are guarded ---
+
+docker_is_there() { [ -x .setup/docker/usr/sbin/dockerd ]; }
+
+# Unpacked, not installed, as above.
+unpack_docker() (
+  rm -rf .setup/docker && mkdir .setup/docker && cd .setup/docker && update_lists &&
+  apt-get download -q docker.io containerd runc &&
+  for package in *.deb; do dpkg-deb -x "$package" . && rm "$package" || exit 1; done
+)
+
 # --- OpenSnitch, which bench/ compares with ---
 
 opensnitch_is_there() { [ -x .setup/opensnitch/usr/bin/opensnitchd ]; }
@@ -214,6 +226,8 @@ main() {
     fail "could not unpack it: see above"
   [ "${1:-}" = guard ] || containerd_is_there || step "containerd into .setup/containerd (apt-get download)" \
     unpack_containerd || say "containerd could not be had; what is asked of a real one is left out"
+  [ "${1:-}" != docker ] || docker_is_there || step "Docker into .setup/docker (apt-get download)" unpack_docker ||
+    fail "could not unpack it: see above"
   [ "${1:-}" != bench ] || opensnitch_is_there || step "OpenSnitch into .setup/opensnitch (apt-get download)" \
     unpack_opensnitch || say "OpenSnitch could not be had; what is compared with it is left out"
   [ "${1:-}" != fuzz ] || fuzzer_is_there || step "the fuzzer into .setup/fuzz" install_fuzzer || fail "see above"

@@ -92,10 +92,18 @@ def containerd() -> str | None:
     return shutil.which("containerd", path=f"{os.environ.get('PATH', '')}:{unpacked}")
 
 
+def docker() -> str | None:
+    """A PATH with all that Docker takes, installed or unpacked."""
+    unpacked = Path(__file__).parents[1] / ".setup/docker/usr"  # by `scripts/setup.sh docker`
+    path = f"{unpacked}/bin:{unpacked}/sbin:{os.environ.get('PATH', '')}:/usr/sbin"
+    return path if all(shutil.which(one, path=path) for one in ("dockerd", "docker", "containerd", "runc")) else None
+
+
 # Named by the tests that want one.
 _PROGRAMS: dict[str, Callable[[], bool]] = {
     "nginx": lambda: nginx() is not None,
     "containerd": lambda: containerd() is not None,
+    "docker": lambda: docker() is not None,
 }
 
 

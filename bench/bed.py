@@ -24,6 +24,8 @@ POLICY = f"""# the benchmarks' policy
 {atlas.ALLOWED_NAME}
 {atlas.ALLOWED_NAME}:{atlas.ECHO_PORT}|{atlas.DISCARD_PORT}|{atlas.DAYTIME_PORT}|{atlas.CHARGEN_PORT}
 *.{atlas.WILDCARD_ZONE}
+{atlas.ALLOWED.v4}:1
+{atlas.ALLOWED.v4}:1/udp
 """
 
 

@@ -1,12 +1,14 @@
-/* What a call costs in each of several cgroups: calls HOST PORT sendto|connect COUNT ROUNDS CGROUP...
+/* What a call costs on each of several sides: calls HOST PORT sendto|connect COUNT ROUNDS [CGROUP NETWORK]...
  *
- * Law: one process, which moves from one cgroup to the next and makes the same COUNT calls in each, ROUNDS times, so that
- * a busy moment of the machine meets all of them. Prints a line a round: microseconds a call, one number a cgroup. A
- * socket counts for the cgroup that it was made in.
+ * Law: one process, which moves from one cgroup and network namespace to the next and makes the same COUNT calls in each,
+ * ROUNDS times, so that a busy moment of the machine meets all of them. Prints a line a round: microseconds a call, one
+ * number a side. A socket counts for the cgroup that it was made in. With no sides it stays where it is.
  */
+#define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,6 +39,14 @@ static void join(const char *cgroup) {
   if (procs < 0 || write(procs, pid, length) != length)
     fail(path);
   close(procs);
+}
+
+static void enter(const char *network) {
+  int netns = open(network, O_RDONLY);
+
+  if (netns < 0 || setns(netns, CLONE_NEWNET) < 0)
+    fail(network);
+  close(netns);
 }
 
 static double send_all(int count) {
@@ -71,9 +81,9 @@ static double connect_all(int count) {
 }
 
 int main(int count, char **words) {
-  int calls, rounds, groups = count - 6;
+  int calls, rounds, named = (count - 6) / 2, sides = named ? named : 1;
 
-  if (groups < 1)
+  if (count < 6 || count % 2 || sides > 8)
     return 2;
   to.sin_family = AF_INET;
   to.sin_port = htons(atoi(words[2]));
@@ -83,13 +93,16 @@ int main(int count, char **words) {
   rounds = atoi(words[5]);
   for (int round = 0; round < rounds; round++) {
     double spent[8];
-    for (int turn = 0; turn < groups; turn++) {
-      int group = (turn + round) % groups;
-      join(words[6 + group]);
-      spent[group] = strcmp(words[3], "sendto") == 0 ? send_all(calls) : connect_all(calls);
+    for (int turn = 0; turn < sides; turn++) {
+      int side = (turn + round) % sides;
+      if (named) {
+        join(words[6 + 2 * side]);
+        enter(words[7 + 2 * side]);
+      }
+      spent[side] = strcmp(words[3], "sendto") == 0 ? send_all(calls) : connect_all(calls);
     }
-    for (int group = 0; group < groups; group++)
-      printf("%f%c", spent[group] / calls, group + 1 < groups ? ' ' : '\n');
+    for (int side = 0; side < sides; side++)
+      printf("%f%c", spent[side] / calls, side + 1 < sides ? ' ' : '\n');
   }
   return 0;
 }

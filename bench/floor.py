@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import ctypes
 import os
+import socket
 import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from bpf.compile import HOOKS
-from bpf.syscall import link_to_cgroup
+from bpf.compile import HOOKS, ON_JUDGED
+from bpf.syscall import link_to_cgroup, link_to_output
+from firewall.ruleset import JUDGED
 
 _SYSCALL = {"x86_64": 321, "aarch64": 280}
 _PROG_LOAD = 5
@@ -24,7 +26,8 @@ _LOAD = struct.Struct("=IIQQIIQII16sII")
 
 @contextmanager
 def empty_hooks(cgroup: Path) -> Iterator[None]:
-    """Every hook of attribution's, with a program that does nothing. Raises OSError."""
+    """Every hook of attribution's, in the current network namespace too, with a program that does nothing. Raises
+    OSError."""
     with ExitStack() as stack:
         directory = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY)
         stack.callback(os.close, directory)
@@ -32,6 +35,10 @@ def empty_hooks(cgroup: Path) -> Iterator[None]:
             program = _load(hook.program_type, hook.attach_type)
             stack.callback(os.close, program)
             stack.callback(os.close, link_to_cgroup(program, directory, hook.attach_type))
+        program = _load(ON_JUDGED.program_type, ON_JUDGED.attach_type)
+        stack.callback(os.close, program)
+        for family in (socket.AF_INET, socket.AF_INET6):
+            stack.callback(os.close, link_to_output(program, family, JUDGED[0]))
         yield
 
 

@@ -6,6 +6,7 @@ and bcc keeps what it loads for as long as it lives.
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import socket
@@ -21,10 +22,10 @@ from typing import Any, NamedTuple
 from bpf import records
 from bpf.btf import Btf
 from bpf.errors import BpfError
-from bpf.syscall import link_to_cgroup, link_to_output, trace
+from bpf.syscall import Map, link_to_cgroup, link_to_output, trace
 
 HERE = Path(__file__).parent
-MAPS = ("flows", "connections", "sockets", "programs", "watched", "counts")
+MAPS = ("flows", "connections", "sockets", "programs", "watched", "counts", "parts")
 STEP_MAPS = ("steps",)
 
 # The program's name of each field of the kernel's that it reads.
@@ -80,9 +81,13 @@ _PACKET_FIELDS = {
     "SKB_MARK": ("sk_buff", "mark"),
     "SKB_HEAD": ("sk_buff", "head"),
     "SKB_NETWORK": ("sk_buff", "network_header"),
+    "NETNS_COOKIE": ("net", "net_cookie"),
+    "SOCK_NETNS": ("sock_common", "skc_net", "net"),
     "SOCK_COOKIE": ("sock_common", "skc_cookie"),
     "SOCK_OWNED": ("sock", "sk_lock", "owned"),
     "SOCK_SOCKET": ("sock", "sk_socket"),
+    "FILE_INODE": ("file", "f_inode"),
+    "INODE_NUMBER": ("inode", "i_ino"),
     "SOCKET_FILE": ("socket", "file"),
     "REGS_CALL": ("pt_regs", "orig_ax"),
     "TASK_STACK": ("task_struct", "stack"),
@@ -100,18 +105,21 @@ class Hook:
 
 
 HOOKS = (
+    Hook("on_sock_ops", 13, 3),  # BPF_PROG_TYPE_SOCK_OPS
+    Hook("on_egress", 8, 1),  # BPF_PROG_TYPE_CGROUP_SKB
+)
+# Where the senders of packets can't be seen, users of sockets are.
+USER_HOOKS = (
     Hook("on_connect", 18, 10),  # BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_CGROUP_INET4_CONNECT
     Hook("on_connect", 18, 11),
     Hook("on_sendmsg4", 18, 14),
     Hook("on_sendmsg6", 18, 15),
-    Hook("on_sock_ops", 13, 3),  # BPF_PROG_TYPE_SOCK_OPS
-    Hook("on_egress", 8, 1),  # BPF_PROG_TYPE_CGROUP_SKB
 )
 ON_JUDGED = Hook("on_judged", 32, 45)  # BPF_PROG_TYPE_NETFILTER, BPF_NETFILTER
-FAMILIES = (socket.AF_INET, socket.AF_INET6)  # that it goes to
+_FAMILIES = (socket.AF_INET, socket.AF_INET6)  # that it goes to
 _SO_NETNS_COOKIE = 71  # asm-generic/socket.h
 _RAW_TRACEPOINT = 17  # BPF_PROG_TYPE_RAW_TRACEPOINT
-TRACEPOINTS = {"on_fork": "sched_process_fork", "on_exec": "sched_process_exec", "on_exit": "sched_process_exit"}
+_TRACEPOINTS = {"on_fork": "sched_process_fork", "on_exec": "sched_process_exec", "on_exit": "sched_process_exit"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +143,12 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """Packets that wait for their verdict: they have `mark` under `mask` on the output hook at `priority`. `network` is
-    a descriptor of the network namespace that they leave from; None is the current one."""
+    """Packets that wait for their verdict: they have `mark` under `mask` on the output hook at any of `priorities`.
+    `network` is a descriptor of the network namespace that they leave from; None is the current one."""
 
     mark: int
     mask: int
-    priority: int
+    priorities: range
     network: int | None = None
 
 
@@ -168,25 +176,28 @@ def attach(cgroup: Path, toolchain: Toolchain, extent: Extent) -> list[int]:
     for variant in toolchain.variants:
         try:
             loaded = _load(bcc, toolchain, [*flags, *_variant_flags(kernel, extent, variant)], extent)
+            judged = list(_link_judged(loaded, extent))
         except Exception as error:  # noqa: BLE001 - bcc raises no other
             faults.append(error)
         else:
-            return [*loaded.maps, *_link(cgroup, loaded.hooks), *loaded.tracepoints, *_link_judged(loaded, extent)]
+            _tell(loaded, extent)
+            return [*loaded.maps, *_link(cgroup, loaded), *loaded.tracepoints, *judged]
     raise BpfError(f"bcc can't load the BPF program: {faults[-1]}") from faults[-1]
 
 
 class _Loaded(NamedTuple):
     maps: list[int]
-    hooks: list[int]
+    hooks: list[tuple[Hook, int]]
     tracepoints: list[int]
     judged: list[int]  # on_judged, where it is wanted and can be had
 
 
 def _load(bcc: ModuleType, toolchain: Toolchain, flags: list[str], extent: Extent) -> _Loaded:
     program = bcc.BPF(text=_source(toolchain.layouts), cflags=flags)
-    hooks = [_load_hook(program, hook) for hook in HOOKS]
-    judged = [_load_hook(program, ON_JUDGED)] if any(flag.startswith("-DJUDGED_MARK=") for flag in flags) else []
-    traced = TRACEPOINTS.items() if extent.worker else ()
+    seen = any(flag.startswith("-DJUDGED_MARK=") for flag in flags)
+    hooks = [(hook, _load_hook(program, hook)) for hook in (HOOKS if seen else HOOKS + USER_HOOKS)]
+    judged = [_load_hook(program, ON_JUDGED)] if seen else []
+    traced = _TRACEPOINTS.items() if extent.worker else ()
     loaded = [(program.load_func(function.encode(), _RAW_TRACEPOINT).fd, point) for function, point in traced]
     return _Loaded(
         [program[name.encode()].map_fd for name in (*MAPS, *(STEP_MAPS if extent.worker else ()))],
@@ -203,26 +214,40 @@ def _load_hook(program: Any, hook: Hook) -> int:
     return fd
 
 
-def _link(cgroup: Path, programs: list[int]) -> Iterator[int]:
+def _link(cgroup: Path, loaded: _Loaded) -> Iterator[int]:
     try:
         directory = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY)
-        for program, hook in zip(programs, HOOKS, strict=True):
+        for hook, program in loaded.hooks:
             yield link_to_cgroup(program, directory, hook.attach_type)
     except OSError as error:
         raise BpfError(f"BPF programs can't be attached to {cgroup}: {error.strerror}; is it on cgroup2?") from error
 
 
 def _link_judged(loaded: _Loaded, extent: Extent) -> Iterator[int]:
-    """A link's network namespace is the one that it is made in."""
+    """A link's network namespace is the one that it is made in. Raises OSError."""
     if extent.judged is None or not loaded.judged:
         return
-    try:
-        if extent.judged.network is not None:
-            os.setns(extent.judged.network, os.CLONE_NEWNET)
-        for program, family in product(loaded.judged, FAMILIES):
-            yield link_to_output(program, family, extent.judged.priority)
-    except OSError as error:
-        raise BpfError(f"BPF programs can't be attached to netfilter: {error.strerror}") from error
+    if extent.judged.network is not None:
+        os.setns(extent.judged.network, os.CLONE_NEWNET)
+    for program, family in product(loaded.judged, _FAMILIES):
+        yield _link_to_free(program, family, extent.judged.priorities)
+
+
+def _link_to_free(program: int, family: int, priorities: range) -> int:
+    """The kernel takes no BPF program at a priority that anybody else has. Raises OSError."""
+    for priority in priorities[:-1]:
+        try:
+            return link_to_output(program, family, priority)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+    return link_to_output(program, family, priorities[-1])
+
+
+def _tell(loaded: _Loaded, extent: Extent) -> None:
+    parts = records.Part.STEPS if extent.worker else records.Part(0)
+    parts |= records.Part.SENDERS if loaded.judged else records.Part(0)
+    Map(loaded.maps[MAPS.index("parts")]).put(records.WORD.pack(0), records.COUNT.pack(parts))
 
 
 def _source(layouts: tuple[records.Layout, ...]) -> bytes:

@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import NoReturn, Self
 
 from bpf import records
-from bpf.compile import FAMILIES, HOOKS, MAPS, STEP_MAPS, TRACEPOINTS, Extent, Toolchain, attach
+from bpf.compile import MAPS, STEP_MAPS, Extent, Toolchain, attach
 from bpf.errors import BpfError
 from bpf.syscall import Map
 
@@ -30,7 +30,6 @@ _MESSAGE_BYTES = 4096
 _COMPLAINT_BYTES = 1 << 20
 _LOADED = b"loaded"
 _MOST_FDS = 32
-_WITH_STEPS = len(STEP_MAPS) + len(TRACEPOINTS)
 # What the keys and values of each map must measure.
 _SHAPES: Mapping[str, tuple[int, int]] = {
     "flows": (records.FLOW_KEY.size, records.OWNER.size),
@@ -183,17 +182,23 @@ def _stop(child: int) -> None:
 
 def take_over(descriptors: Sequence[int]) -> Attached:
     """What `Attached.descriptors` named in the process that they came from. Raises BpfError."""
-    optional = len(descriptors) - len(MAPS) - len(HOOKS)
-    names = (*MAPS, *STEP_MAPS) if optional >= _WITH_STEPS else MAPS
     with ExitStack() as owned:
         for fd in descriptors:
             owned.callback(os.close, fd)
         try:
-            maps = {name: Map(fd) for name, fd in zip(names, descriptors, strict=False)}  # after them come the links
-        except OSError as error:
+            maps = {name: Map(fd) for name, fd in zip(MAPS, descriptors, strict=False)}  # after them come the links
+            parts = _read_parts(maps.pop("parts"))
+            if parts & records.Part.STEPS:
+                maps |= {name: Map(fd) for name, fd in zip(STEP_MAPS, descriptors[len(MAPS) :], strict=False)}
+        except (OSError, KeyError) as error:
             raise BpfError(f"the BPF maps can't be used: {error}") from error
         for name, each in maps.items():
             if (each.shape.key_size, each.shape.value_size) != _SHAPES[name]:
                 raise BpfError(f"owner.h and records.py disagree on the map {name}: {each.shape}")
-        sees_senders = optional % _WITH_STEPS == len(FAMILIES)
+        sees_senders = bool(parts & records.Part.SENDERS)
         return Attached(**maps, descriptors=tuple(descriptors), _owned=owned.pop_all(), sees_senders=sees_senders)
+
+
+def _read_parts(told: Map) -> records.Part:
+    raw = told.get(records.WORD.pack(0))
+    return records.Part(records.COUNT.unpack(raw)[0] if raw else 0)

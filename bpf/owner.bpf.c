@@ -31,6 +31,7 @@ BPF_TABLE("lru_hash", struct process_key, struct program, programs, 4096);
 BPF_TABLE("hash", u64, struct program, drafts, 256);  /* one a thread, while it describes itself */
 BPF_TABLE("array", u32, u64, watched, 1024);          /* one bit a port: redirected packets go there */
 BPF_TABLE("array", u32, u64, counts, COUNTS);
+BPF_TABLE("array", u32, u64, parts, 1);               /* which are at work, for whoever takes the maps over */
 BPF_TABLE("array", u32, struct program, blank, 1);    /* zeros: too many for BPF's stack */
 
 /* bpf_probe_read_user(). By that name bcc would first look through all symbols of the kernel for it: 0.1 s a start. */
@@ -320,7 +321,7 @@ static inline int own_socket(struct owner *owner) {
 /* Whether another process used another socket for the same flow just now. One network namespace never has two TCP
  * sockets of one tuple; UDP sockets can share a port, and a namespace of somebody's own can repeat any tuple. */
 static inline int contested(struct flow_key *flow, struct owner *before, struct owner *owner) {
-  if ((owner->cookie && before->cookie == owner->cookie) || same_process(&before->process, &owner->process))
+  if (before->cookie == owner->cookie || same_process(&before->process, &owner->process))
     return 0;
   if (flow->protocol == TCP && before->netns == owner->netns && owner->netns)
     return 0;
@@ -400,6 +401,7 @@ static inline void map_ipv4(u8 *address, u32 ipv4) {
     __builtin_memcpy((address), words, sizeof(words));           \
   } while (0)
 
+#ifndef JUDGED_MARK
 /* A connected UDP socket is looked up by its cookie. TCP is known better in on_sock_ops. */
 int on_connect(struct bpf_sock_addr *ctx) {
   struct owner owner = {};
@@ -448,6 +450,8 @@ int on_sendmsg6(struct bpf_sock_addr *ctx) {
   return sent(ctx, &flow);
 }
 
+#endif
+
 /* A connecting TCP socket's whole tuple is known before its SYN leaves, still inside the connect() that sends it. */
 int on_sock_ops(struct bpf_sock_ops *ctx) {
   struct connection now = {};
@@ -479,6 +483,64 @@ int on_sock_ops(struct bpf_sock_ops *ctx) {
   return 1;
 }
 
+/* ---- who sends a packet ---- */
+
+#ifdef JUDGED_MARK
+#define STACK_BYTES 16384 /* of a task; where a kernel has larger ones, some senders stay unknown */
+#define NO_CALL (u64)-1
+#define PF_KTHREAD 0x00200000
+#define HELPER_TASK_PT_REGS 175 /* enum bpf_func_id */
+static u64 (*task_registers)(u64 task) = (void *)HELPER_TASK_PT_REGS;
+
+/* Whether we are in a system call of the current process. An interrupt has a stack of its own, unless the process ran
+ * code of its own just then, and so was in no call. */
+static inline int is_calling(u64 task) {
+  u64 frame = 0, slot;
+
+  asm volatile("*(u64 *)(%0 + 0) = r10" : : "r"(&slot) : "memory"); /* the verifier tells nobody where the stack is */
+  bpf_probe_read_kernel(&frame, sizeof(frame), &slot);
+  return frame - LOAD(task, TASK_STACK) < STACK_BYTES && FOLLOW(task_registers(task), REGS_CALL) != NO_CALL;
+}
+
+/* Whether a packet is what the current process sends. It isn't where the kernel does something for another one: in threads
+ * or by sockets of its own, which have no file; or, of TCP, without the socket's lock, as in a call that polls a device. */
+static inline int is_sent_by_current(u64 sk, u8 protocol) {
+  u64 task = current_task();
+
+  if (!is_calling(task) || LOAD_32(task, TASK_FLAGS) & PF_KTHREAD)
+    return 0;
+  return FOLLOW(FOLLOW(sk, SOCK_SOCKET), SOCKET_FILE) && (protocol != TCP || (u32)FOLLOW(sk, SOCK_OWNED));
+}
+
+static inline u64 netns_of(u64 sk) { return FOLLOW(FOLLOW(sk, SOCK_NETNS), NETNS_COOKIE); }
+
+/* A socket has no cookie before anybody asks for one. Its file's number is no other file's for long enough. */
+static inline u64 name_socket(u64 sk) {
+  u64 cookie = FOLLOW(sk, SOCK_COOKIE);
+
+  if (cookie)
+    return cookie;
+  return 1ull << 63 | FOLLOW(FOLLOW(FOLLOW(FOLLOW(sk, SOCK_SOCKET), SOCKET_FILE), FILE_INODE), INODE_NUMBER);
+}
+
+static inline void own_sent(struct flow_key *flow, u64 sk, u64 now) {
+  struct owner owner = {};
+
+  describe(&owner, name_socket(sk), netns_of(sk), now);
+  if (own_flow(flow, &owner))
+    describe_program(&owner);
+}
+
+/* A packet's socket, as a number: the verifier wants to know nothing of what is behind it. */
+static inline u64 socket_of(struct __sk_buff *skb) {
+  struct bpf_sock *sk = skb->sk;
+  u64 address = 0;
+
+  bpf_probe_read_kernel(&address, sizeof(address), &sk);
+  return address;
+}
+#endif
+
 /* ---- packets to our own listeners: after redirection, which goes over loopback, so the tuple is what they see ---- */
 
 /* Addresses and protocol; where the transport header begins. Header offsets: RFC 791 section 3.1, RFC 8200 section 3.
@@ -504,6 +566,8 @@ static inline int read_tuple(struct __sk_buff *skb, struct flow_key *flow) {
   if (bpf_skb_load_bytes(skb, 0, header, skb->protocol == bpf_htons(ETH_P_IP) ? 20 : 40))
     return 0;
   ports = read_addresses(header, flow);
+  if (flow->protocol == ICMP || flow->protocol == ICMPV6)
+    return bpf_skb_load_bytes(skb, ports + 4, &flow->source_port, 2) == 0; /* an echo's identifier */
   if (flow->protocol != TCP && flow->protocol != UDP)
     return 0;
   return bpf_skb_load_bytes(skb, ports, &flow->source_port, 4) == 0; /* both ports, side by side */
@@ -518,7 +582,22 @@ static inline int is_watched(u16 port) {
 
 #ifdef OUR_NETNS
 /* A packet on its way out of another network namespace, which may come through ours by a bridge. What no socket of ours
- * will be found for is known here: connected UDP; and questions, which reach our resolver with another destination. */
+ * will be found for is known here: UDP, pings; and questions, which reach our resolver with another destination. */
+#ifdef JUDGED_MARK
+static inline int left_another(struct __sk_buff *skb) {
+  struct flow_key flow = {};
+  u64 sk = socket_of(skb);
+
+  if (!sk || netns_of(sk) == OUR_NETNS || !read_tuple(skb, &flow) || !is_sent_by_current(sk, flow.protocol))
+    return 1;
+  if (flow.destination_port == bpf_htons(DNS))
+    __builtin_memset(flow.destination, 0, sizeof(flow.destination));
+  else if (flow.protocol == TCP)
+    return 1;
+  own_sent(&flow, sk, NOW());
+  return 1;
+}
+#else
 static inline int left_another(struct __sk_buff *skb) {
   struct flow_key flow = {};
   u64 cookie = bpf_get_socket_cookie(skb);
@@ -537,6 +616,7 @@ static inline int left_another(struct __sk_buff *skb) {
   }
   return 1;
 }
+#endif
 #else
 static inline int left_another(struct __sk_buff *skb) { return 1; }
 #endif
@@ -550,6 +630,13 @@ int on_egress(struct __sk_buff *skb) {
     return left_another(skb);
   if (!read_tuple(skb, &flow) || !is_watched(flow.destination_port))
     return 1;
+#ifdef JUDGED_MARK
+  u64 sk = socket_of(skb);
+  if (sk && is_sent_by_current(sk, flow.protocol)) {
+    own_sent(&flow, sk, NOW());
+    return 1;
+  }
+#endif
   cookie = bpf_get_socket_cookie(skb);
   if (cookie)
     found = sockets.lookup(&cookie);
@@ -567,38 +654,11 @@ int on_egress(struct __sk_buff *skb) {
 /* ---- packets on their way to the queue, seen where they are sent: connected sockets, and pings ---- */
 
 #define NF_ACCEPT 1
-#define STACK_BYTES 16384 /* of a task; where a kernel has larger ones, some senders stay unknown */
-#define THIS_NETNS 1 /* all records with `judged` are of one */
-#define NO_CALL (u64)-1
-#define PF_KTHREAD 0x00200000
 #define EXTENSIONS 4 /* more are refused */
 #define HOP_BY_HOP 0
 #define DESTINATION 60
 #define ECHO 8
 #define ECHO_V6 128
-
-#define HELPER_TASK_PT_REGS 175 /* enum bpf_func_id */
-static u64 (*task_registers)(u64 task) = (void *)HELPER_TASK_PT_REGS;
-
-/* Whether we are in a system call of the current process. An interrupt has a stack of its own, unless the process ran
- * code of its own just then, and so was in no call. */
-static inline int is_calling(u64 task) {
-  u64 frame = 0, slot;
-
-  asm volatile("*(u64 *)(%0 + 0) = r10" : : "r"(&slot) : "memory"); /* the verifier tells nobody where the stack is */
-  bpf_probe_read_kernel(&frame, sizeof(frame), &slot);
-  return frame - LOAD(task, TASK_STACK) < STACK_BYTES && FOLLOW(task_registers(task), REGS_CALL) != NO_CALL;
-}
-
-/* Whether a packet is what the current process sends. It isn't where the kernel does something for another one: in threads
- * or by sockets of its own, which have no file; or, of TCP, without the socket's lock, as in a call that polls a device. */
-static inline int is_sent_by_current(u64 sk, u8 protocol) {
-  u64 task = current_task();
-
-  if (!is_calling(task) || LOAD_32(task, TASK_FLAGS) & PF_KTHREAD)
-    return 0;
-  return FOLLOW(FOLLOW(sk, SOCK_SOCKET), SOCKET_FILE) && (protocol != TCP || (u32)FOLLOW(sk, SOCK_OWNED));
-}
 
 /* Behind those IPv6 options that are let through to be judged (firewall/packet.py), else one process could hide behind
  * them and be taken for the last one that didn't. */
@@ -636,20 +696,17 @@ static inline int read_judged(u64 skb, struct flow_key *flow) {
 
 int on_judged(void *ctx) {
   struct flow_key flow = {.judged = 1};
-  struct owner owner = {};
+  struct owner nobody = {.flags = FLOW_CONTESTED};
   u64 skb = LOAD(ctx, CONTEXT_SKB), sk;
 
   if ((LOAD_32(skb, SKB_MARK) & JUDGED_MASK) != JUDGED_MARK || !read_judged(skb, &flow))
     return NF_ACCEPT;
   sk = FOLLOW(LOAD(ctx, CONTEXT_STATE), STATE_SOCK);
   if (is_sent_by_current(sk, flow.protocol)) {
-    describe(&owner, FOLLOW(sk, SOCK_COOKIE), THIS_NETNS, bpf_ktime_get_ns());
-    if (own_flow(&flow, &owner))
-      describe_program(&owner);
+    own_sent(&flow, sk, bpf_ktime_get_ns());
   } else if (flow.protocol != TCP) { /* what TCP sends again, the same process sent before */
-    owner.flags = FLOW_CONTESTED;
-    owner.used_ns = bpf_ktime_get_ns();
-    own_flow(&flow, &owner);
+    nobody.used_ns = bpf_ktime_get_ns();
+    own_flow(&flow, &nobody);
   }
   return NF_ACCEPT;
 }

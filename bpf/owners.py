@@ -82,8 +82,9 @@ class Owners:
                 return flows.get(records.flow_key(flow)) or flows.get(records.question_key(flow))
             if flow.proto == Proto.TCP:
                 return _tcp(sources.attached, flow)
-            sent = flows.get(records.flow_key(flow, judged=True)) if sources.attached.sees_senders else None
-            return sent or _udp(sources, flow) if flow.proto == Proto.UDP else sent
+            if sources.attached.sees_senders:  # here, or in another network namespace
+                return flows.get(records.flow_key(flow, judged=True)) or flows.get(records.flow_key(flow))
+            return _udp(sources, flow) if flow.proto == Proto.UDP else None
         except OSError:
             self.counts["fault"] += 1  # a kernel object failed us: unknown, and visible
         return None

@@ -127,6 +127,13 @@ class SurroundingsFlag(IntFlag):
     WHOLE = 1
 
 
+class Part(IntFlag):
+    """What is at work beside the programs that always are: in the map `parts`."""
+
+    STEPS = 1
+    SENDERS = 2
+
+
 class Counter(IntEnum):
     """The slots of the map `counts`, as in owner.h."""
 

@@ -26,8 +26,8 @@ __all__ = ["TABLE", "Plan", "counters", "render", "renewal", "steering"]
 
 # Priorities on the output hook: conntrack is -200; -150 is iptables' mangle, whose rules may hand over for us; -100 is
 # where others translate addresses (Docker does), and the first to do so wins.
-_JUDGE, _QUEUE, _STEER, _ENFORCE = -152, -150, -101, 0
-JUDGED: Final = -151  # between: who looks here sees packets that are JUDGE and wait for the queue
+_JUDGE, _QUEUE, _STEER, _ENFORCE = -155, -150, -101, 0
+JUDGED: Final = range(_JUDGE + 1, _QUEUE)  # who looks here sees packets that are JUDGE and wait for the queue
 _ARRIVE: Final = -151  # on the input hook: before any rule that refuses, since its refusal is a reply
 
 

@@ -25,12 +25,12 @@ from policy.values import Flow, Proto, address
 
 RESOLVER_PORT = 5353  # where the bed's nft rules redirect port 53 to
 # What a guard's table would hand to the queue: here, everything.
-_JUDGED = Judged(0x2000_0000, 0xFF00_0000, -151)
+JUDGED = Judged(0x2000_0000, 0xFF00_0000, range(-154, -150))
 _RULES = f"""
 table inet bed {{
   chain judge {{
-    type filter hook output priority {_JUDGED.priority - 1}
-    meta mark set {_JUDGED.mark:#x}
+    type filter hook output priority {JUDGED.priorities[0] - 1}
+    meta mark set {JUDGED.mark:#x}
   }}
   chain output {{
     type nat hook output priority -100
@@ -216,14 +216,15 @@ def shared_bed() -> Iterator[Bed]:
     with ExitStack() as stack:
         cgroup = stack.enter_context(own_cgroup("bed"))
         netns = stack.enter_context(network_namespace(NETWORK, _RULES))
-        attached = stack.enter_context(start_loading(cgroup, Extent(judged=replace(_JUDGED, network=netns))).finish(20))
-        attached.watch(RESOLVER_PORT)
+        loading = start_loading(cgroup, Extent(judged=replace(JUDGED, network=netns)))
+        older = stack.enter_context(start_loading(cgroup).finish(20))
+        attached = stack.enter_context(loading.finish(20))
+        for each in (attached, older):
+            each.watch(RESOLVER_PORT)
         diag = stack.enter_context(_diag_in(netns))
         cgroups = stack.enter_context(CgroupPaths(cgroup2_mount()))
         mounts = Path("/proc/self/ns/mnt").stat().st_ino
         sources = Sources(attached, diag, cgroups, mount_namespace=mounts)
-        older = replace(attached, sees_senders=False)
-        older.watch(RESOLVER_PORT)
         searched = ProcSources(diag, cgroup, cgroups, frozenset({RESOLVER_PORT}), mount_namespace=mounts)
         yield Bed(
             cgroup, netns, sources, Owners(sources), Owners(replace(sources, attached=older)), ProcOwners(searched)

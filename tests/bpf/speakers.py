@@ -50,6 +50,16 @@ s = udp(sys.argv[1]); s.connect((sys.argv[2], 9)); s.sendto(b"x", (sys.argv[2], 
 say(17, sys.argv[4], s.getsockname()[1], *sys.argv[2:4]); wait()
 """,
 }
+# What `pinging.py` is for; arguments: family, address, and the source that the kernel chooses.
+PING = f"exec(open({str(Path(__file__).with_name('pinging.py'))!r}).read())\n"
+PINGS = {
+    "sendto": "ping(ping_socket()); wait()",
+    "bound": "s = ping_socket(); s.bind((sys.argv[3], 4660)); ping(s); wait()",
+    "connected": """
+s = ping_socket(); s.connect((sys.argv[2], 0)); s.send(echo()); say_ping(s.getsockname()[1]); wait()
+""",
+    "raw": "s = ping_socket(socket.SOCK_RAW); s.sendto(echo(4661), (sys.argv[2], 0)); say_ping(4661); wait()",
+}
 # Family of the socket, destination, and the source that the kernel chooses.
 FAMILIES = {
     "v4": ("4", "198.51.100.7", "10.9.9.1"),

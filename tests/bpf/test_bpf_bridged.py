@@ -13,8 +13,8 @@ from bpf.compile import Extent
 from bpf.loader import start_loading
 from bpf.owners import Owners
 from policy.values import address
-from tests.bpf.conftest import PRELUDE, RESOLVER_PORT, Bed, Speaker, network_namespace, own_cgroup
-from tests.bpf.speakers import STYLES, facts
+from tests.bpf.conftest import JUDGED, PRELUDE, RESOLVER_PORT, Bed, Speaker, network_namespace, own_cgroup
+from tests.bpf.speakers import PING, PINGS, STYLES, facts
 
 pytestmark = pytest.mark.kernel("root", "netns", "nft", "bpf", "cgroup2")
 
@@ -46,22 +46,28 @@ class Behind:
 
     bed: Bed
     owners: Owners
+    sees_senders: bool
 
     def speaker(self, style: str, *arguments: str) -> Speaker:
         return self.bed.start([sys.executable, "-I", "-S", "-c", PRELUDE + STYLES[style], *arguments])
 
 
-@pytest.fixture(scope="module")
-def behind(shared_bed: Bed) -> Iterator[Behind]:
+@pytest.fixture(scope="module", params=["senders", "users"])
+def behind(shared_bed: Bed, request: pytest.FixtureRequest) -> Iterator[Behind]:
+    """By the senders of packets, and by the users of sockets where those can't be seen: the one place for that is the
+    shared bed's."""
+    taken = replace(JUDGED, priorities=JUDGED.priorities[:1])
+    judged = JUDGED if request.param == "senders" else taken
     with ExitStack() as stack:
         watched = stack.enter_context(own_cgroup("bridged"))
         with shared_bed.inside():
-            loading = start_loading(watched, Extent(bridged=True))
+            loading = start_loading(watched, Extent(bridged=True, judged=judged))
         attached = stack.enter_context(loading.finish(20))
+        assert attached.sees_senders == (request.param == "senders")
         attached.watch(RESOLVER_PORT)
         inside = replace(shared_bed, cgroup=watched, netns=stack.enter_context(network_namespace(BRIDGE)))
         stack.callback(shared_bed.silence)
-        yield Behind(inside, Owners(replace(shared_bed.sources, attached=attached)))
+        yield Behind(inside, Owners(replace(shared_bed.sources, attached=attached)), attached.sees_senders)
 
 
 def test_what_comes_through_a_bridge(behind: Behind) -> None:
@@ -72,6 +78,14 @@ def test_what_comes_through_a_bridge(behind: Behind) -> None:
             assert flow.src == address(sender), style
             assert behind.owners.of(flow) == facts(speaker, behind.bed), (style, destination)
             speaker.end()
+
+
+def test_a_ping_through_a_bridge(behind: Behind) -> None:
+    for kind, destination, sender in list(FAMILIES.values())[:2]:
+        speaker = behind.bed.speaker(PING + PINGS["sendto"], kind, destination, sender)
+        seen = facts(speaker, behind.bed) if behind.sees_senders else None
+        assert behind.owners.of(speaker.flow()) == seen
+        speaker.end()
 
 
 def test_a_question_that_is_redirected_on_its_way(behind: Behind) -> None:

@@ -176,7 +176,7 @@ os.waitpid(second, 0)
 
 
 def _newest_use(bed: Bed, flow: Flow) -> records.Use:
-    raw = bed.sources.attached.flows.get(records.flow_key(flow, any_source=True))
+    raw = bed.sources.attached.flows.get(records.flow_key(flow, judged=True))
     assert raw is not None
     return records.read_use(raw)
 

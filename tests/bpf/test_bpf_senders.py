@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from bpf.owners import Owners
 from policy.values import address
 from tests.bpf.conftest import Bed
-from tests.bpf.speakers import FAMILIES, facts
+from tests.bpf.speakers import FAMILIES, PING, PINGS, facts
 
 pytestmark = pytest.mark.kernel("root", "netns", "nft", "bpf", "cgroup2")
 
-PING = f"exec(open({str(Path(__file__).with_name('pinging.py'))!r}).read())\n"
-PINGS = {
-    "sendto": "ping(ping_socket()); wait()",
-    "bound": "s = ping_socket(); s.bind((sys.argv[3], 4660)); ping(s); wait()",
-    "connected": """
-s = ping_socket(); s.connect((sys.argv[2], 0)); s.send(echo()); say_ping(s.getsockname()[1]); wait()
-""",
-    "raw": "s = ping_socket(socket.SOCK_RAW); s.sendto(echo(4661), (sys.argv[2], 0)); say_ping(4661); wait()",
-}
 WHERE = {family: FAMILIES[family] for family in ("v4", "v6")}
 # A socket of each kind, made and connected by one process and used by another: `s` is made before, `use` after.
 CONNECTED = {
@@ -29,7 +18,7 @@ CONNECTED = {
     "udp": 's = udp("4"); s.connect(to); said = 17, *s.getsockname(), *to',
 }
 PASS_ON = """
-ours, theirs = socket.socketpair()
+ours, theirs = socket.socketpair(); s.send(b"parent")
 child = os.fork()
 if child == 0:
     if sys.argv[1] == "SCM_RIGHTS": s = socket.socket(fileno=socket.recv_fds(theirs, 1, 1)[1][0])

@@ -64,6 +64,7 @@ class EngineSocket:
     kind: str
     path: Path
     owner: int = ROOT  # the only uid whose answers count
+    patience: float = PATIENCE
 
     @property
     def kinds(self) -> frozenset[str]:
@@ -117,13 +118,13 @@ class _Connection(http.client.HTTPConnection):
     """Over a Unix socket, and to its rightful owner."""
 
     def __init__(self, engine: EngineSocket) -> None:
-        super().__init__("localhost", timeout=PATIENCE)
+        super().__init__("localhost")
         self._engine = engine
         self.unix = socket.socket(socket.AF_UNIX)  # `sock` is taken away where an answer ends with the connection
 
     def connect(self) -> None:
         self.sock = self.unix
-        connect(self.sock, self._engine.path, self._engine.owner)
+        connect(self.sock, self._engine.path, self._engine.owner, self._engine.patience)
 
     def close(self) -> None:
         super().close()

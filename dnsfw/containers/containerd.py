@@ -47,9 +47,9 @@ class Containerd:
 
     path: Path
     owner: int = ROOT  # the only uid whose answers count
+    patience: float = PATIENCE
     kinds: frozenset[str] = frozenset({"containerd", "cri-containerd", "nerdctl"})
     streams: bool = True
-    patience: float = PATIENCE
 
     def inspect(self, container: str) -> Named:
         """Raises UnansweredError, also for a container that it doesn't know."""
@@ -92,7 +92,7 @@ class _Conversation:
         self._call = Call(method, request, {"containerd-namespace": namespace} if namespace else {}, LARGEST)
         self._unix = socket.socket(socket.AF_UNIX)
         try:
-            connect(self._unix, engine.path, engine.owner)
+            connect(self._unix, engine.path, engine.owner, engine.patience)
             self._unix.sendall(self._call.sending())
         except OSError as error:
             self.close()

@@ -49,9 +49,10 @@ class Engine(Protocol):
         UnansweredError, OSError."""
 
 
-def connect(unix: socket.socket, path: Path, owner: int) -> None:
-    """To the socket of an engine whose answers count: `owner` runs it. Raises OSError."""
-    unix.settimeout(PATIENCE)
+def connect(unix: socket.socket, path: Path, owner: int, patience: float) -> None:
+    """To the socket of an engine whose answers count: `owner` runs it. Each thing done with it may take `patience`
+    seconds. Raises OSError."""
+    unix.settimeout(patience)
     unix.connect(str(path))
     raw = unix.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     if _CREDENTIALS.unpack(raw)[1] != owner:

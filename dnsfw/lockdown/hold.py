@@ -26,6 +26,7 @@ from dnsfw.machine.namespaces import bind, unmount
 _CONTAINER_SOCKETS = (
     "run/docker.sock",
     "run/containerd/containerd.sock",
+    "run/k3s/containerd/containerd.sock",
     "run/podman/podman.sock",
     "run/crio/crio.sock",
     "run/buildkit/buildkitd.sock",

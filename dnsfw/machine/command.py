@@ -32,6 +32,8 @@ _HIDDEN = (
     "/run/docker.sock",
     "/run/docker",
     "/run/containerd",
+    "/run/k3s",
+    "/run/buildkit",
     "/run/podman",
     "/run/crio",
     "/run/libvirt",

@@ -92,7 +92,7 @@ def playing(path: Path) -> Iterator[FakeEngine]:
     with ThreadingUnixStreamServer(str(path), handler) as server:
         server.daemon_threads = True
         server.block_on_close = False
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread = threading.Thread(target=server.serve_forever, args=(0.005,))
         thread.start()
         try:
             yield fake

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import select
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ import pytest
 from bpf.container import Container
 from bpf.source import Description
 from dnsfw.containers.api import EngineSocket
-from dnsfw.containers.engine import Named, UnansweredError
+from dnsfw.containers.containerd import Containerd
+from dnsfw.containers.engine import Engine, Named, UnansweredError
 from dnsfw.containers.known import Containers, Inquiry
 from dnsfw.machine.privilege import Capability, User
 from tests.dnsfw.engines import FakeEngine, Talk, playing, talking
@@ -78,6 +80,19 @@ def test_an_engine_that_is_not_root_s_is_not_believed(engine: tuple[FakeEngine, 
     with pytest.raises(UnansweredError, match="not root's"):
         socket_of(path, owner=os.getuid() + 1).inspect(ID)
     assert fake.asked == []
+
+
+ENGINES: dict[str, Callable[[Path, int, float], Engine]] = {"HTTP": partial(EngineSocket, "docker"), "gRPC": Containerd}
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+def test_a_silent_one_is_not_waited_for_long(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "silent.sock"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        with pytest.raises(UnansweredError, match="timed out"):
+            ENGINES[kind](path, os.getuid(), 0.05).inspect(ID)
 
 
 def test_no_engine_is_no_answer(tmp_path: Path) -> None:

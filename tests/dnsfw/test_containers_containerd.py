@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import struct
 import subprocess
 from collections.abc import Iterator
@@ -121,15 +120,6 @@ def test_an_answer_that_makes_no_sense_is_none(engine: tuple[FakeContainerd, Con
     fake.raw["Get"] = octets
     with pytest.raises(UnansweredError, match=why):
         asked._get("k8s.io", ID)
-
-
-def test_a_silent_one_is_not_waited_for_long(tmp_path: Path) -> None:
-    path = tmp_path / "silent.sock"
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(str(path))
-        listening.listen()
-        with pytest.raises(UnansweredError, match="timed out"):
-            Containerd(path, os.getuid(), patience=0.05).inspect(ID)
 
 
 def test_one_that_is_not_root_s_is_not_believed(engine: tuple[FakeContainerd, Containerd]) -> None:

@@ -18,6 +18,7 @@ import msgspec
 from dnsfw.containers.api import EngineSocket
 from dnsfw.containers.containerd import Containerd
 from dnsfw.containers.engine import Engine, Named, UnansweredError
+from dnsfw.containers.talk import LARGEST, Answer, Question
 from dnsfw.machine.privilege import Capability, User, become, die_with_parent, undumpable
 
 ENGINES: tuple[Engine, ...] = (
@@ -27,26 +28,10 @@ ENGINES: tuple[Engine, ...] = (
     Containerd(Path("/run/containerd/containerd.sock")),
     Containerd(Path("/run/k3s/containerd/containerd.sock")),
 )
-LARGEST = 1 << 13  # octets of one message
 _PAUSES = (0.0, 1.0, 10.0)  # seconds before an attempt to follow an engine
 
 
-class Answer(msgspec.Struct, frozen=True):
-    """What a container is called."""
-
-    id: str
-    image: str
-    name: str
-
-
-class Question(msgspec.Struct, frozen=True):
-    """A container, and its engine where that is known."""
-
-    id: str
-    engine: str
-
-
-def run(channel: socket.socket, user: User, engines: Sequence[Engine] = ENGINES) -> int:
+def run(channel: socket.socket, user: User, engines: Sequence[Engine]) -> int:
     """Until the other end hangs up. `user` is whom to become."""
     become(user, keep=[Capability.DAC_OVERRIDE])  # engines' sockets are root's
     die_with_parent()

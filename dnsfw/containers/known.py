@@ -15,8 +15,8 @@ from cachetools import LRUCache, TTLCache
 
 from bpf.container import Container
 from bpf.source import Description
-from dnsfw.containers import inquirer
 from dnsfw.containers.engine import Engine
+from dnsfw.containers.talk import LARGEST, Answer, Question
 from dnsfw.machine import child
 from dnsfw.machine.privilege import User
 
@@ -51,8 +51,8 @@ class Containers:
     def hear(self) -> bool:
         """Take in what was told since; False if nothing will be told any more."""
         try:
-            while raw := self._channel.recv(inquirer.LARGEST):
-                answer = msgspec.json.decode(raw, type=inquirer.Answer)
+            while raw := self._channel.recv(LARGEST):
+                answer = msgspec.json.decode(raw, type=Answer)
                 self._known[answer.id] = Description(answer.image, answer.name)
         except BlockingIOError:
             return True
@@ -62,17 +62,18 @@ class Containers:
 
     def _ask(self, container: Container) -> None:
         try:
-            self._channel.send(msgspec.json.encode(inquirer.Question(container.id, container.engine)))
+            self._channel.send(msgspec.json.encode(Question(container.id, container.engine)))
         except OSError:  # full, or gone: it stays unknown
             return
 
 
 class Inquiry:
-    """An inquirer at work, until `close`. Make it as root, while there is one thread."""
+    """An inquirer at work, until `close`: of these engines, or of all that we know. Make it as root, while there is one
+    thread."""
 
-    def __init__(self, user: User, clock: Callable[[], float], engines: Sequence[Engine] = inquirer.ENGINES) -> None:
+    def __init__(self, user: User, clock: Callable[[], float], engines: Sequence[Engine] | None = None) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._child = child.fork(lambda: inquirer.run(theirs, user, engines), [theirs.fileno()])
+        self._child = child.fork(lambda: _inquire(theirs, user, engines), [theirs.fileno()])
         theirs.close()
         self._ours = ours
         self.containers = Containers(ours, clock)
@@ -87,3 +88,9 @@ class Inquiry:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _inquire(channel: socket.socket, user: User, engines: Sequence[Engine] | None) -> int:
+    from dnsfw.containers import inquirer  # noqa: PLC0415 - HTTP and gRPC, which its parent has no use for
+
+    return inquirer.run(channel, user, inquirer.ENGINES if engines is None else engines)

@@ -9,7 +9,6 @@ from asyncio import AbstractEventLoop
 from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING
 
 from bpf.cgroup import CgroupPaths
 from bpf.loader import Attached
@@ -17,12 +16,10 @@ from bpf.owners import Owners, Sources
 from bpf.procowners import Legacy, ProcOwners, ProcSources
 from bpf.sockdiag import SockDiag
 from bpf.source import DescriptionOf, OwnerSource, undescribed
+from dnsfw.containers.known import Containers, Inquiry
 from dnsfw.machine import cgroups
 from dnsfw.machine.privilege import Capability
 from dnsfw.place import EngineConfig
-
-if TYPE_CHECKING:
-    from dnsfw.containers.known import Containers
 
 
 class Attribution:
@@ -58,8 +55,6 @@ class Attribution:
 
 
 def _inquiry(config: EngineConfig, stack: ExitStack) -> Containers:
-    from dnsfw.containers.known import Inquiry  # noqa: PLC0415 - an HTTP client, which `run` has no use for
-
     return stack.enter_context(Inquiry(config.user, monotonic)).containers
 
 

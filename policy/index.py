@@ -75,6 +75,11 @@ class Index:
         """The rules that a query for, or a flow to, this canonical name can meet."""
         return [rule for shelf in self._shelves(name) for rule in shelf.sites]
 
+    def each_by_name(self, name: str) -> Iterator[Rule]:
+        """The same, for whoever looks at the first few alone: a host may have very many."""
+        for shelf in self._shelves(name):
+            yield from shelf.sites
+
     def by_url(self, name: str, path: str) -> Iterator[Rule]:
         """The rules that a request for this canonical path of this canonical name can meet."""
         for shelf in self._shelves(name):

@@ -112,7 +112,7 @@ def _meeting(rule: Rule, policy: Policy, action: Action) -> Iterator[Rule]:
         return
     name = str(place).replace("*.", "w.", 1).replace("*", "")
     if rule.url is None:
-        yield from index.by_name(name)
+        yield from index.each_by_name(name)
     else:
         yield from index.by_url(name, rule.url.path.text.replace("*", "w"))
 

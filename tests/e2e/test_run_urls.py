@@ -38,8 +38,10 @@ ask https://{SITE}/shut
 ask -X DELETE https://{SITE}/open/x
 ask --path-as-is https://{SITE}/open/../shut
 ask https://{SITE}/open/x -H 'Host: {BESIDE}'
-ask https://{SITE}/wget/x
-wget -q -O /dev/null https://{SITE}/wget/x && printf 'wget '
+for family in -4 -6; do
+  ask $family https://{SITE}/wget/x
+  wget $family -q -O /dev/null https://{SITE}/wget/x && printf 'wget '
+done
 ask --cacert "$1" --capath /nonexistent https://{SITE}/open/x 2>/dev/null
 echo
 /usr/bin/python3 -c "$2" {SITE} {BESIDE}
@@ -70,7 +72,7 @@ def ran(world: Playground, tmp_path_factory: pytest.TempPathFactory) -> Ran:
 
 
 def test_what_the_rules_allow_passes_and_the_rest_is_told(ran: Ran) -> None:
-    assert ran.lines[0].split() == ["200"] * 4 + ["403"] * 5 + ["wget", "000", "(60)"]
+    assert ran.lines[0].split() == ["200"] * 4 + ["403"] * 4 + ["403", "wget"] * 2 + ["000", "(60)"]
 
 
 def test_a_host_rule_at_the_same_address_is_not_decrypted(ran: Ran, world: Playground) -> None:
@@ -96,17 +98,20 @@ def test_the_journal_has_each_request_its_owner_and_its_rule_and_no_query(ran: R
         ("DELETE", "/open/x", "method"),
         ("GET", "/open/../shut", "malformed"),
         ("GET", "/open/x", "no-binding"),
-        ("GET", "/wget/x", "path"),
-        ("GET", "/wget/x", "allow-rule"),
+        *[("GET", "/wget/x", "path"), ("GET", "/wget/x", "allow-rule")] * 2,
     ]
-    assert {record["owner"]["exe"] for record in requests[:-1]} == {"/usr/bin/curl"}
+    assert {record["owner"]["exe"] for record in requests[:8]} == {"/usr/bin/curl"}
     assert "hush" not in json.dumps(ran.records)
 
 
 def test_a_url_for_one_program_is_denied_to_another(ran: Ran) -> None:
     asked = [record for record in ran.records if record["subject"].get("path") == "/wget/x"]
-    answers = [(record["owner"]["exe"], record["decision"]) for record in asked]
-    assert answers == [("/usr/bin/curl", "deny"), ("/usr/bin/wget", "allow")]
+    answers = [
+        (":" in record["subject"]["src"], record["owner"]["exe"], record["owner"]["argv"][0], record["decision"])
+        for record in asked
+    ]
+    by_curl, by_wget = ("/usr/bin/curl", "curl", "deny"), ("/usr/bin/wget", "wget", "allow")
+    assert answers == [(six, *each) for six in (False, True) for each in (by_curl, by_wget)]
 
 
 def test_the_summary_says_what_to_add(ran: Ran) -> None:

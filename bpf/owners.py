@@ -48,9 +48,8 @@ class Owners:
     `counts` says how many look-ups ended how: "known", "partial" (some facts missing), "contested", "unknown".
     """
 
-    attribution = Attribution.BPF
-
     def __init__(self, sources: Sources) -> None:
+        self.attribution = Attribution.SENDERS if sources.attached.sees_senders else Attribution.SOCKETS
         self._sources = sources
         self._ticks = os.sysconf("SC_CLK_TCK")
         self._owners: LRUCache[bytes, tuple[Owner, Container | None]] = LRUCache(_CACHED)

@@ -33,9 +33,11 @@ def undescribed(_container: Container) -> Description | None:
 
 
 class Attribution(StrEnum):
-    """Where owners come from: recorded by the kernel as a socket spoke, or searched for in /proc afterwards."""
+    """Where owners come from: recorded by the kernel as each packet was sent, or as a socket was used; or searched for
+    in /proc afterwards."""
 
-    BPF = "BPF on the cgroup's sockets"
+    SENDERS = "BPF on packets as they are sent"
+    SOCKETS = "BPF on the cgroup's sockets"
     PROC = "sock_diag and /proc"
 
 

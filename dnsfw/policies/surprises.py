@@ -19,10 +19,10 @@ from policy.rules import ICMP, Key
 type Parse = Callable[[str], Policy]
 """Lines of policy to rules, as the file that they stand in is parsed. Raises PolicyInvalid."""
 
-# The kernel has no place where it says who sends an echo request: its owner is unknown.
+# Not every kernel says who sends an echo request; elsewhere its owner is unknown.
 _WHOSE_PING = {
-    Action.ALLOW: ("allows nothing: whose ping it is can't be told", "leave the attributes out"),
-    Action.DENY: ("denies everybody's ping: whose it is can't be told", "leave the attributes out, if that is meant"),
+    Action.ALLOW: "allows nothing before Linux 6.4: there it can't be told whose ping it is",
+    Action.DENY: "denies everybody's ping before Linux 6.4: there it can't be told whose it is",
 }
 _CLIENT = Flow(Proto.UDP, IPv4Address("192.0.2.1"), 40000, IPv4Address("192.0.2.2"), 53)
 
@@ -40,7 +40,7 @@ def surprises(policy: Policy) -> Iterator[Finding]:
                 "`/*` at the end is any rest",
             )
         if rule.who and rule.protos == ICMP:
-            yield at(rule.source, Severity.WARNING, *_WHOSE_PING[rule.action])
+            yield at(rule.source, Severity.NOTE, _WHOSE_PING[rule.action], "`dnsfw status` says how owners are known")
         yield from _nobody(rule)
 
 

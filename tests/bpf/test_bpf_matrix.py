@@ -108,7 +108,7 @@ os.wait()
 
 def test_each_source_says_which_it_is(bed: Bed) -> None:
     assert [str(bed.source(name).attribution) for name in SOURCES] == [
-        "BPF on the cgroup's sockets",
+        "BPF on packets as they are sent",
         "BPF on the cgroup's sockets",
         "sock_diag and /proc",
     ]

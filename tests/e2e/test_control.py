@@ -114,14 +114,14 @@ def test_status_says_what_happened(laptop: Playground, guard: subprocess.Popen[s
     assert told["upstreams"][0]["state"] == "answers"
     assert told["bindings"]["addresses"] >= 2
     assert told["lives"]["restarts"] == 0
-    assert told["owners"]["source"] == "BPF on the cgroup's sockets"
+    assert told["owners"]["source"] == "BPF on packets as they are sent"
     assert told["owners"]["counts"]["known"] > 0
     tables = {"flows", "sockets", "programs", "connections", "children"}
     assert told["owners"]["evicted"] == dict.fromkeys(tables, 0)
     text = dnsfw(laptop, "status", name(laptop)).stdout
     assert "enforcing, guarding this host since" in text
     assert "was down    never" in text
-    assert "owners      BPF on the cgroup's sockets: " in text
+    assert "owners      BPF on packets as they are sent: " in text
 
 
 def test_flows_and_bindings_show_what_is_open(laptop: Playground, guard: subprocess.Popen[str]) -> None:

@@ -27,7 +27,6 @@ CONNECT = "".join(f"exec 3<>/dev/tcp/{atlas.ALLOWED.v4}/{port} && echo {port}; "
 # As on a kernel without type information, or a machine that lets nobody use BPF.
 NO_BPF = "mount -t tmpfs none /sys/kernel/btf"
 
-
 PYTHON_FILE = str(Path(PYTHON).resolve())
 BY_WHOM = f"""\
 {atlas.ALLOWED.v4}/icmp exe={PYTHON_FILE}
@@ -36,6 +35,7 @@ BY_WHOM = f"""\
 {atlas.SHARED.v6}/icmp exe={BASH}
 {atlas.ALLOWED.v4}:{atlas.ECHO_PORT}/udp exe={PYTHON_FILE}
 [{atlas.ALLOWED.v6}]:{atlas.ECHO_PORT}/udp exe={PYTHON_FILE}
+{atlas.ALLOWED_NAME}:80 exe={PYTHON_FILE}
 """
 # Tries by a Python and, where it hands on a connected socket, by a bash; each says a word for what came of it.
 TRY = f"""
@@ -49,11 +49,16 @@ def connected(host, port=0, proto=0):
 for host in {(*atlas.ALLOWED.addresses, *atlas.SHARED.addresses)!r}:
     echo = bytes([128 if ":" in host else 8]) + bytes(7)
     with connected(host, proto=58 if ":" in host else 1) as sock: tell(sock, lambda: sock.send(echo))
+def both(sock, text):
+    bash = ["{BASH}", "-c", 'printf %s "$1" >&"$2"', "bash", text, str(sock.fileno())]
+    yield lambda: sock.send(text.encode())
+    yield lambda: subprocess.run(bash, pass_fds=[sock.fileno()], stderr=subprocess.DEVNULL)
 for host in {atlas.ALLOWED.addresses!r}:
     with connected(host, {atlas.ECHO_PORT}) as sock:
-        bash = ["{BASH}", "-c", f"echo x >&{{sock.fileno()}}"]
-        tell(sock, lambda: sock.send(b"x"))
-        tell(sock, lambda: subprocess.run(bash, pass_fds=[sock.fileno()], stderr=subprocess.DEVNULL))
+        for send in both(sock, "x"): tell(sock, send)
+for which in (0, 1):
+    with socket.create_connection(("{atlas.ALLOWED_NAME}", 80), 1) as sock:
+        tell(sock, list(both(sock, "GET / HTTP/1.0\\r\\nHost: {atlas.ALLOWED_NAME}\\r\\n\\r\\n"))[which])
 """
 
 
@@ -61,11 +66,12 @@ def test_pings_and_connected_sockets_count_for_who_sends(world: Playground, tmp_
     journal = tmp_path / "journal"
     command = Laptop(world, tmp_path).command(BY_WHOM, "--journal", str(journal), command=[PYTHON, "-c", TRY])
     done = world.run(private(command))
-    assert done.stdout.split() == [*["answered"] * 2, *["denied"] * 2, *["answered", "denied"] * 2], done.stderr
+    assert done.stdout.split() == [*["answered"] * 2, *["denied"] * 2, *["answered", "denied"] * 3], done.stderr
     said = [json.loads(line) for line in journal.read_text().splitlines()]
-    told = [(each["decision"], each["owner"]["exe"]) for each in said if each["subject"]["proto"] in (1, 17, 58)]
+    judged = [each for each in said if each["subject"]["kind"] == "flow" and each["decision"] != "peek"]
+    told = [(each["decision"], each["owner"]["exe"]) for each in judged]
     by_python, by_bash = [("allow", PYTHON_FILE), ("deny", PYTHON_FILE)], [("allow", PYTHON_FILE), ("deny", BASH)]
-    assert told == [*by_python[:1] * 2, *by_python[1:] * 2, *by_bash * 2]
+    assert told == [*by_python[:1] * 2, *by_python[1:] * 2, *by_bash * 3]
 
 
 @pytest.mark.parametrize("arrangements", ["true", NO_BPF], ids=["BPF", "/proc"])

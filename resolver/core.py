@@ -186,7 +186,7 @@ class Core:
         explanation = Explanation(Ede.NOT_READY, "dnsfw: too many questions under way")
         return reply.failed(pending.question, wire.REFUSED, explanation)
 
-    def _repeat(self, template: Template, said: _Said, now: float) -> bytes | Pending:
+    def _repeat(self, template: Template, said: _Said, now: float) -> bytes | Pending | None:
         ruling = self._judge.resolve(said.query, said.told.owner)
         if ruling.decision.action is not Action.ALLOW or not template.made_for(ruling.decision.rule):
             self._replies.discard(said.data)  # made under another policy
@@ -198,10 +198,12 @@ class Core:
             self._keep(said, built, ruling, denied=False)
         return built
 
-    def _follow(self, said: _Said, ruling: Ruling, now: float) -> bytes | Pending:
+    def _follow(self, said: _Said, ruling: Ruling, now: float) -> bytes | Pending | None:
         decision, question = ruling.decision, said.parsed()
         if decision.action is not Action.ALLOW:
             self.counters.denied += 1
+            if ruling.silent:
+                return None
             built = self._deny(question, decision.reason)
             self._keep(said, built, ruling, denied=True)
             return built

@@ -18,10 +18,12 @@ type Again = Callable[[int], None]
 
 class Ruling(Value, frozen=True):
     """A decision, and whether it holds for the same question from the same owner until the policy changes. Then
-    `again` takes how many times it was given again, to be recorded; None: ask each time."""
+    `again` takes how many times it was given again, to be recorded; None: ask each time. A denial that may be another
+    decision in a moment is kept `silent`: clients ask again where nobody answers."""
 
     decision: Decision
     again: Again | None = None
+    silent: bool = False
 
 
 class Judge(Protocol):

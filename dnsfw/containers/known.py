@@ -19,10 +19,12 @@ from dnsfw.containers.engine import Engine
 from dnsfw.containers.talk import LARGEST, Answer, Question
 from dnsfw.machine import child
 from dnsfw.machine.privilege import User
+from policy.values import Owner
 
 _KNOWN = 4_096  # containers
 _ASKED_AGAIN = 2.0  # seconds
 _WAITING = 256  # questions
+_PROMPT = 1.0  # seconds within which an engine answers, if it will
 _ENDS_WITHIN = 1.0
 
 
@@ -34,6 +36,8 @@ class Containers:
         self._channel.setblocking(False)  # noqa: FBT003 - the library's own
         self._known: LRUCache[str, Description] = LRUCache(_KNOWN)
         self._asked: TTLCache[str, None] = TTLCache(_WAITING, _ASKED_AGAIN, clock)
+        self._first_asked: LRUCache[str, float] = LRUCache(_KNOWN)
+        self._clock = clock
 
     def fileno(self) -> int:
         """For event loops: `hear` when it is readable."""
@@ -45,8 +49,15 @@ class Containers:
             return known
         if container.id not in self._asked:
             self._asked[container.id] = None
+            self._first_asked.setdefault(container.id, self._clock())
             self._ask(container)
         return None
+
+    def awaits(self, owner: Owner) -> bool:
+        """Was it asked for the first time about this one's container just now? Then the answer is on its way."""
+        if not owner.container or owner.container in self._known:
+            return False
+        return self._clock() - self._first_asked.get(owner.container, -_PROMPT) < _PROMPT
 
     def hear(self) -> bool:
         """Take in what was told since; False if nothing will be told any more."""

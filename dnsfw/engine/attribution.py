@@ -20,6 +20,7 @@ from dnsfw.containers.known import Containers, Inquiry
 from dnsfw.machine import cgroups
 from dnsfw.machine.privilege import Capability
 from dnsfw.place import EngineConfig
+from policy.values import Owner
 
 
 class Attribution:
@@ -43,6 +44,10 @@ class Attribution:
             self.capabilities = (Capability.SYS_PTRACE,)  # to see who holds which socket
         else:
             self.owners = machine.recorded(diag, attached)
+
+    def awaits(self, owner: Owner) -> bool:
+        """Will more be known of it in a moment?"""
+        return self._containers is not None and self._containers.awaits(owner)
 
     def serve(self, loop: AbstractEventLoop) -> None:
         """Hear of containers from now on."""

@@ -59,14 +59,14 @@ class Past(NamedTuple):
     certain: bool
 
 
-def _never() -> bool:
+def _never(*_: object) -> bool:
     return False
 
 
 @dataclass(slots=True)
 class Gate:
     """`owner_of` names the process behind a flow, `record` takes what was decided, `clock` is monotonic seconds.
-    `inspects` says whether a proxy is at work."""
+    `inspects` says whether a proxy is at work, `awaits` whether more will be known of an owner in a moment."""
 
     policy: Policy
     bindings: Bindings
@@ -77,6 +77,7 @@ class Gate:
     budgets: Budgets = field(default_factory=Budgets)
     admitted: Admitted = field(default_factory=Admitted)
     inspects: Callable[[], bool] = field(default=_never)
+    awaits: Callable[[Owner], bool] = field(default=_never)
     _resolvable: Callable[[str, Owner | None], Decision] = field(init=False, repr=False)
     _denies_owners: bool = field(init=False, repr=False)
 
@@ -98,7 +99,10 @@ class Gate:
         again, and all else that decides are the policy, the name and the owner."""
         decision, spent = self.budgets.hold(query, self._resolvable(query.name, owner), self.clock())
         entry = Entry(query, decision, owner, (), spent=spent)
-        return Ruling(self._settle(entry), partial(self._again, entry) if spent is None else None)
+        settled = self._settle(entry)
+        if settled.action is Action.DENY and decision.reason is Reason.OWNER and owner and self.awaits(owner):
+            return Ruling(settled, silent=True)
+        return Ruling(settled, partial(self._again, entry) if spent is None else None)
 
     def open(self, flow: Flow) -> tuple[Action, Connection]:
         """May this flow start? PEEK: it may, and what its client says first is judged next. A connection is recorded in

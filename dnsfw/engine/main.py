@@ -136,6 +136,7 @@ class Engine:
             options.audit,
             budgets,
             inspects=self._proxies.held,
+            awaits=self._attribution.awaits,
         )
         upstreams = options.upstreams or system_upstreams(guarding_host=self._config.place.network is None)
         resolver = ResolverConfig(upstreams, refusal=Refusal.REFUSED if options.refused else Refusal.NXDOMAIN)

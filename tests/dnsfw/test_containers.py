@@ -6,9 +6,11 @@ import os
 import select
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from bpf.container import Container
@@ -17,7 +19,9 @@ from dnsfw.containers.api import EngineSocket
 from dnsfw.containers.containerd import Containerd
 from dnsfw.containers.engine import Engine, Named, UnansweredError
 from dnsfw.containers.known import Containers, Inquiry
+from dnsfw.containers.talk import Answer
 from dnsfw.machine.privilege import Capability, User
+from policy.values import Owner
 from tests.dnsfw.engines import FakeEngine, Talk, playing, talking
 
 ID = "4f6d2a9c" * 8
@@ -146,6 +150,27 @@ def test_what_nobody_knows_is_not_asked_for_with_every_packet() -> None:
         assert theirs.recv(1000) == theirs.recv(1000)
         with pytest.raises(BlockingIOError):
             theirs.recv(1000)
+
+
+def test_an_answer_is_awaited_for_a_second_after_the_first_question() -> None:
+    now = [0.0]
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        containers = Containers(ours, lambda: now[0])
+        owner = Owner(7, 70, 0, "/bin/app", ("app",), f"/docker/{ID}", container=ID)
+        assert not containers.awaits(owner)
+        containers.describe(Container(ID, "docker"))
+        assert containers.awaits(owner)
+        assert not containers.awaits(replace(owner, container=""))
+        now[0] = 1.0
+        assert not containers.awaits(owner)
+        now[0] = 3.0  # it is asked again, and nobody waits for that
+        containers.describe(Container(ID, "docker"))
+        assert not containers.awaits(owner)
+        containers.describe(Container(OTHER, "docker"))
+        theirs.send(msgspec.json.encode(Answer(OTHER, "app:1", "web")))
+        assert containers.hear()
+        assert not containers.awaits(replace(owner, container=OTHER))
 
 
 def test_another_engine_s_container_is_not_asked_for(engine: tuple[FakeEngine, Path], talk: Talk) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import IPv6Address
 from pathlib import Path
 
@@ -52,6 +53,23 @@ def test_a_flow_is_judged_by_the_names_bound_to_its_destination_and_its_owner() 
 
 def test_an_unknown_owner_satisfies_no_attribute() -> None:
     assert gate([], owner_of=lambda _: None).query(query("allowed.example")).reason is Reason.OWNER
+
+
+@pytest.mark.parametrize(
+    ("name", "awaits", "audit", "silent"),
+    [
+        pytest.param("allowed.example", True, False, True, id="an-answer-is-on-its-way"),
+        pytest.param("allowed.example", False, False, False, id="none-is"),
+        pytest.param("evil.example", True, False, False, id="no-answer-could-change-it"),
+        pytest.param("allowed.example", True, True, False, id="audit"),
+    ],
+)
+def test_a_denial_is_not_told_while_more_will_be_known(name: str, awaits: bool, audit: bool, silent: bool) -> None:
+    entries: list[Entry] = []
+    judge = replace(gate(entries, audit=audit), awaits=lambda _: awaits)
+    other = Owner(8, 80, 0, "/bin/app", ("app",), "/docker/x", container="x")
+    assert judge.resolve(query(name), other).silent is silent
+    assert [entry.decision.action for entry in entries] == [Action.DENY]
 
 
 def test_audit_lets_through_and_records_what_enforcing_would_have_said() -> None:

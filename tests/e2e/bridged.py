@@ -30,7 +30,8 @@ nsenter -t $1 -n sh -ec '
   ip route add default via 172.30.0.1; ip route add default via fd30::1'
 until ip link show br0 | grep -q 'state UP'; do sleep 0.02; done
 """
-# Asks a name server of its own for an address, as a container's libc would, then says what a connection comes to.
+# Asks a name server of its own for an address, and again where nobody answers, as a container's libc would; then says
+# what a connection comes to.
 PROGRAM = """
 import socket, struct, sys
 server, name, port = sys.argv[1:]
@@ -38,10 +39,15 @@ family = socket.AF_INET6 if ":" in server else socket.AF_INET
 kind = 28 if ":" in server else 1
 labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
 with socket.socket(family, socket.SOCK_DGRAM) as asking:
-    asking.settimeout(5)
+    asking.settimeout(0.5)
     asking.connect((server, 53))
-    asking.send(struct.pack("!6H", 7, 0x100, 1, 0, 0, 0) + labels + struct.pack("!BHH", 0, kind, 1))
-    answer = asking.recv(4096)
+    for attempt in range(10):
+        asking.send(struct.pack("!6H", 7, 0x100, 1, 0, 0, 0) + labels + struct.pack("!BHH", 0, kind, 1))
+        try:
+            answer = asking.recv(4096)
+            break
+        except TimeoutError:
+            continue
 if answer[3] & 15 or not answer[7]:
     sys.exit("no such name")
 address = socket.inet_ntop(family, answer[-(16 if kind == 28 else 4):])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -57,7 +56,9 @@ def engine_of(container: Container, path: Path) -> Iterator[FakeEngine]:
         yield engine
 
 
-def test_what_an_image_may_do_other_containers_may_not(tmp_path: Path) -> None:
+@pytest.mark.parametrize("heard", ["before", "when-it-speaks"])
+def test_what_an_image_may_do_other_containers_may_not(tmp_path: Path, heard: str) -> None:
+    """An engine may tell of a container as it is made, or only when it is asked: then the first question waits."""
     journal = tmp_path / "journal"
     asked = (PROGRAM, atlas.EVIL_NAMESERVER.v4, atlas.ALLOWED_NAME, "443")
     bare = f"import socket; socket.create_connection(({atlas.ALLOWED.v4!r}, 443), 5)"
@@ -69,12 +70,13 @@ def test_what_an_image_may_do_other_containers_may_not(tmp_path: Path) -> None:
         contained(container, OTHER) as other,
         up(container.laptop, tmp_path, "--journal", str(journal), policy=policy),
     ):
-        engine.make(OTHER, "ghcr.example/other:1", "db")
-        engine.make(MINE, "ghcr.example/app:1", "web")
-        deadline = time.monotonic() + 10  # nobody waits for an engine's word, so neither can it be awaited
-        while (seen := mine.python(*asked)) == "no such name":
-            assert time.monotonic() < deadline
-        assert seen == atlas.ALLOWED.v4
+        assert engine.followed.wait(10)
+        for name, image in ((OTHER, ("ghcr.example/other:1", "db")), (MINE, ("ghcr.example/app:1", "web"))):
+            if heard == "before":
+                engine.make(name, *image)
+            else:
+                engine.containers[name] = image
+        assert mine.python(*asked) == atlas.ALLOWED.v4
         assert other.python(*asked) == "no such name"
         assert "ConnectionRefusedError" in other.python(bare)
         assert container.python(*asked) == "no such name"

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from policy.decide import Decision
 from policy.rules import Flag, Kind, Rule
-from policy.values import Action, Address, Flow, Proto, Query, Reason
+from policy.values import Action, Address, Flow, Owner, Proto, Query, Reason
 from resolver import wire
 from resolver.core import Core, Pending, Refusal, ResolverConfig
 from resolver.exchange import Answered, Failed
-from resolver.judge import Plain
+from resolver.judge import Plain, Ruling
 from resolver.message import Message, Record
 from resolver.reply import Ede, Explanation
 from resolver.upstreams import parse_upstream
@@ -86,6 +86,16 @@ def test_a_denied_name_never_becomes_pending() -> None:
     assert reply.ar[0].rdata[0].data == struct.pack("!H", Ede.BLOCKED) + b"dnsfw: no-rule"
     assert world.judged == [Query("www.example.com", wire.A, CLIENT)]
     assert (world.bound, world.core.counters.denied) == ([], 1)
+
+
+def test_a_denial_that_may_soon_be_another_decision_is_not_told() -> None:
+    class Waiting(Plain):
+        def resolve(self, query: Query, owner: Owner | None, /) -> Ruling:
+            return super().resolve(query, owner).but(silent=True)
+
+    core = Core(ResolverConfig((UPSTREAM,)), Waiting(lambda _: DENIED), lambda *_: None)
+    assert core.receive(question(), CLIENT, 0.0) is None
+    assert core.counters.denied == 1
 
 
 def test_no_edns_for_a_client_without() -> None:

@@ -85,9 +85,9 @@ class _Street(ExitStack):
 
     def singly(self) -> Iterator[dict[int, list[float]]]:
         """How long each of many questions takes, one after the other, in microseconds."""
-        with dns_bed.child(dns_bed.serve_dnsfw, DNSFW):
+        with dns_bed.child(dns_bed.serve_dnsfw, DNSFW), dns_bed.child(dns_bed.serve_bare, BARE):
             for turn in range(_ROUNDS):
-                yield {port: _one_by_one(port, f"s{turn}") for port in (UPSTREAM, DNSFW)}
+                yield {port: _one_by_one(port, f"s{turn}") for port in (UPSTREAM, BARE, DNSFW)}
 
     def steady(self, seconds: int) -> Figure:
         questions = self._questions("c", _CACHED)
@@ -138,11 +138,13 @@ def _medians(rounds: list[Round], *ports: int) -> tuple[str, str]:
 
 
 def _added(street: _Street) -> Iterator[Figure]:
+    """Beside it, what two more hops between processes take on this machine, whoever forwards."""
     rounds = [*street.singly()]
     for name, at, most in (("p50", 49, 150), ("p99", 98, 1000)):
         cuts = [{port: quantiles(times, n=100)[at] for port, times in each.items()} for each in rounds]
         added = tuple(each[DNSFW] - each[UPSTREAM] for each in cuts)
-        against = f"{number(median(each[UPSTREAM] for each in cuts))} µs straight from the upstream"
+        straight, bare = (number(median(each[port] for each in cuts)) for port in (UPSTREAM, BARE))
+        against = f"{straight} µs straight from the upstream, {bare} µs through a bare loop of fresh sockets in Python"
         yield Figure(f"added to a forwarded question, {name}", median(added), "µs", at_most(most), against, added)
 
 

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,12 @@ import pytest
 from dnsfw.control import SOCKET
 from dnsfw.playground import atlas
 from dnsfw.playground.world import Playground, Setting
+from tests.e2e.guards import up
 
 pytestmark = pytest.mark.kernel
 
 STARTER, STRANGER = pwd.getpwnam("games"), pwd.getpwnam("mail")
+CALLED = ["env", f"SUDO_UID={STARTER.pw_uid}", f"SUDO_GID={STARTER.pw_gid}"]
 TOKEN = "a token of more than sixteen characters"
 POLICY = f"{atlas.ALLOWED_NAME}\n*.{atlas.WILDCARD_ZONE}\n"
 # Sends a question as that user, and prints the answer: users can't start our own Python, which is root's.
@@ -50,34 +51,12 @@ def laptop() -> Iterator[Playground]:
 
 
 @pytest.fixture(scope="module")
-def other() -> Iterator[Playground]:
-    """A laptop without a guard."""
-    with Playground(Setting()) as world:
-        yield world
-
-
-@contextmanager
-def up(laptop: Playground, folder: Path, *options: str, policy: str = POLICY) -> Iterator[subprocess.Popen[str]]:
-    (folder / "policy").write_text(policy)
-    who = ["env", f"SUDO_UID={STARTER.pw_uid}", f"SUDO_GID={STARTER.pw_gid}"]
-    command = [*who, *laptop.dnsfw("up", "--policy", str(folder / "policy"), *options)]
-    with laptop.popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        said = process.stderr.readline()
-        assert "guarding this host" in said, said + process.stderr.read()
-        try:
-            yield process
-        finally:
-            process.send_signal(signal.SIGINT)
-
-
-@pytest.fixture(scope="module")
 def guard(laptop: Playground, tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[str]]:
     folder = tmp_path_factory.mktemp("control")
     (folder / "token").write_text(f"{TOKEN}\n")
     journal = folder / "journal"
     options = ["--token-file", str(folder / "token"), "--journal", str(journal), "--metrics-port", "9153"]
-    with up(laptop, folder, *options) as process:
+    with up(laptop, folder, *options, policy=POLICY, prefix=CALLED) as process:
         yield process
 
 
@@ -195,31 +174,31 @@ def test_a_command_under_run_finds_no_control_socket(laptop: Playground, tmp_pat
     assert done.stdout.split() == ["0", "0"]
 
 
-def test_a_guarded_command_can_be_asked_about_tried_and_stopped(other: Playground, tmp_path: Path) -> None:
+def test_a_guarded_command_can_be_asked_about_tried_and_stopped(host: Playground, tmp_path: Path) -> None:
     (tmp_path / "policy").write_text(POLICY)
     tell = ["sh", "-c", "echo begun; exec cat"]
-    command = other.dnsfw("run", "-q", "--policy", str(tmp_path / "policy"), "--", *tell)
+    command = host.dnsfw("run", "-q", "--policy", str(tmp_path / "policy"), "--", *tell)
     before = {path.name for path in Path("/run/dnsfw").glob("dnsfw-*")}
-    with other.popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with host.popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "begun\n"
         runs = [path.name for path in Path("/run/dnsfw").glob("dnsfw-*") if path.name not in before]
-        told = [one for run in runs for one in json.loads(dnsfw(other, "status", "--json", run).stdout)]
+        told = [one for run in runs for one in json.loads(dnsfw(host, "status", "--json", run).stdout)]
         ours = next(one for one in told if one["policy"]["file"] == str(tmp_path / "policy"))
         assert (ours["guards"], ours["mode"]) == ("command", "enforce")
-        tried = dnsfw(other, "health", ours["name"])
+        tried = dnsfw(host, "health", ours["name"])
         assert (tried.returncode, tried.stdout.count("✓")) == (0, 4), tried.stdout + tried.stderr
-        assert dnsfw(other, "stop", ours["name"]).returncode == 0
+        assert dnsfw(host, "stop", ours["name"]).returncode == 0
         assert process.wait(10) == 128 + signal.SIGTERM
 
 
-def test_stop_with_the_token_takes_the_guard_down(other: Playground, tmp_path: Path) -> None:
+def test_stop_with_the_token_takes_the_guard_down(host: Playground, tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text(TOKEN)
-    with up(other, tmp_path, "--token-file", str(token)) as process:
-        assert ask(other, STARTER.pw_uid, "stop", TOKEN)["type"] == "accepted"
+    with up(host, tmp_path, "--token-file", str(token), prefix=CALLED) as process:
+        assert ask(host, STARTER.pw_uid, "stop", TOKEN)["type"] == "accepted"
         assert process.wait(20) == 0
-        none = dnsfw(other, "status", name(other))
+        none = dnsfw(host, "status", name(host))
         assert (none.returncode, none.stderr) == (1, "No guard is in force.\n")
 
 
@@ -255,21 +234,21 @@ def test_a_journal_is_turned_over_by_the_supervisor(laptop: Playground, tmp_path
     assert len(names) > 1000
 
 
-def test_lockdown_holds_while_the_host_is_guarded(other: Playground, tmp_path: Path) -> None:
+def test_lockdown_holds_while_the_host_is_guarded(host: Playground, tmp_path: Path) -> None:
     """S7. The laptop's mounts are its own, so /etc/sudoers is too."""
     visudo = shutil.which("visudo")
     if visudo is None:
         pytest.skip("this machine lacks visudo")
     before = Path("/etc/sudoers").read_bytes()
     options = ["--lock-sudo", "games"]
-    with up(other, tmp_path, *options):
-        shown = other.run(["cat", "/etc/sudoers"]).stdout
+    with up(host, tmp_path, *options, prefix=CALLED):
+        shown = host.run(["cat", "/etc/sudoers"]).stdout
         assert shown.endswith(f"#{STARTER.pw_uid} ALL=(ALL:ALL) !ALL\n")
-        assert status(other)["lockdown"] == ["games has no sudo"]
-        assert dnsfw(other, "sudo", "on").stdout == "games has sudo again\n"
-        assert other.run(["cat", "/etc/sudoers"]).stdout.encode() == before
-        assert dnsfw(other, "sudo", "off").stdout == "games has no sudo\n"
-    assert other.run(["cat", "/etc/sudoers"]).stdout.encode() == before
+        assert status(host)["lockdown"] == ["games has no sudo"]
+        assert dnsfw(host, "sudo", "on").stdout == "games has sudo again\n"
+        assert host.run(["cat", "/etc/sudoers"]).stdout.encode() == before
+        assert dnsfw(host, "sudo", "off").stdout == "games has no sudo\n"
+    assert host.run(["cat", "/etc/sudoers"]).stdout.encode() == before
     assert Path("/etc/sudoers").read_bytes() == before
 
 
@@ -280,13 +259,13 @@ def test_a_guard_that_took_nothing_has_nothing_to_give_back(laptop: Playground, 
     assert status(laptop)["lockdown"] == []
 
 
-def test_a_dead_engine_is_told_by_status(other: Playground, tmp_path: Path) -> None:
-    with up(other, tmp_path) as process:
+def test_a_dead_engine_is_told_by_status(host: Playground, tmp_path: Path) -> None:
+    with up(host, tmp_path, prefix=CALLED) as process:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         os.kill(int(children[0]), signal.SIGSTOP)  # it neither answers nor ends
         os.kill(int(children[0]), signal.SIGKILL)
         assert process.stderr is not None
         assert "died" in process.stderr.readline()
         assert "at work again" in process.stderr.readline()
-        lives = status(other)["lives"]
+        lives = status(host)["lives"]
         assert (lives["restarts"], "SIGKILL" in lives["reason"]) == (1, True)

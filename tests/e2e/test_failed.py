@@ -7,8 +7,6 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -17,22 +15,11 @@ import pytest
 from dnsfw.playground import atlas
 from dnsfw.playground.world import Playground
 from dnsfw.restarts import Pace
+from tests.e2e.guards import up
 
 pytestmark = pytest.mark.kernel
 
-
-@contextmanager
-def up(host: Playground, tmp_path: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
-    policy = tmp_path / "policy"
-    policy.write_text(f"{atlas.ALLOWED_NAME}\n{atlas.ALLOWED.v4}:{atlas.ECHO_PORT}\n")
-    command = host.dnsfw("up", "--policy", str(policy), *options)
-    with host.popen(command, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert "guarding this host" in hear(process.stderr)
-            yield process
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.communicate(timeout=10)
+POLICY = f"{atlas.ALLOWED_NAME}\n{atlas.ALLOWED.v4}:{atlas.ECHO_PORT}\n"
 
 
 def hear(stream: IO[str] | None) -> str:
@@ -61,7 +48,7 @@ def connects(host: Playground, address: str, port: int, patience: float = 0.3) -
 
 
 def test_repeated_deaths_are_a_failure_that_is_closed_told_and_not_given_up(host: Playground, tmp_path: Path) -> None:
-    with up(host, tmp_path) as guard:
+    with up(host, tmp_path, policy=POLICY) as guard:
         kill_engines(guard, Pace().many)
         asked = host.dnsfw("status", f"up-{host.run(['stat', '-Lc', '%i', '/proc/self/ns/net']).stdout.strip()}")
         deadline = time.monotonic() + 5
@@ -79,7 +66,7 @@ def test_repeated_deaths_are_a_failure_that_is_closed_told_and_not_given_up(host
 
 
 def test_in_audit_mode_a_dead_engine_stands_in_nobodys_way(host: Playground, tmp_path: Path) -> None:
-    with up(host, tmp_path, "--audit") as guard:
+    with up(host, tmp_path, "--audit", policy=POLICY) as guard:
         kill_engines(guard, 4)  # so that the next pause is long
         said = hear(guard.stderr)
         while "died 4 times" not in said:

@@ -62,12 +62,12 @@ def test_the_two_names_of_the_shared_address_are_told_apart_by_sni(world: Playgr
 ASK = """
 import socket, ssl, sys
 from dnslib import DNSRecord
-address, way, name = sys.argv[1:]
+address, way, name, patience = sys.argv[1:]
 question = DNSRecord.question(name).pack()
 family = socket.AF_INET6 if ":" in address else socket.AF_INET
 if way == "dns-udp":
     asked = socket.socket(family, socket.SOCK_DGRAM)
-    asked.settimeout(2); asked.sendto(question, (address, 53)); answer = asked.recv(4096)
+    asked.settimeout(float(patience)); asked.sendto(question, (address, 53)); answer = asked.recv(4096)
 else:
     asked = socket.create_connection((address, 853 if way == "dot" else 53), 2)
     if way == "dot":
@@ -81,7 +81,7 @@ print("TC" if reply.header.tc else "", *(str(record.rdata) for record in reply.r
 
 
 def ask(world: Playground, address: str, way: str, name: str) -> list[str]:
-    done = world.run([sys.executable, "-c", ASK, address, way, name])
+    done = world.run([sys.executable, "-c", ASK, address, way, name, "2"])
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
 
@@ -104,7 +104,7 @@ def test_a_long_answer_is_truncated_over_udp_only(world: Playground) -> None:
 
 def test_the_silent_upstream_records_and_does_not_answer(world: Playground) -> None:
     mine = token()
-    done = world.run([sys.executable, "-c", ASK, atlas.SILENT_UPSTREAM.v4, "dns-udp", f"{mine}.test"])
+    done = world.run([sys.executable, "-c", ASK, atlas.SILENT_UPSTREAM.v4, "dns-udp", f"{mine}.test", "0.5"])
     assert "TimeoutError" in done.stderr
     assert [arrival.way for arrival in world.arrivals(mine) if arrival.way != "frame"] == ["dns-udp"]
 

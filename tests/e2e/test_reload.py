@@ -16,7 +16,8 @@ from typing import IO, Any
 import pytest
 
 from dnsfw.playground import atlas
-from dnsfw.playground.world import Playground, Setting
+from dnsfw.playground.world import Playground
+from tests.e2e import guards
 
 pytestmark = pytest.mark.kernel
 
@@ -80,24 +81,11 @@ class Up:
         return [record for record in records if "life" in record]
 
 
-@pytest.fixture(scope="module")
-def laptop() -> Iterator[Playground]:
-    with Playground(Setting(tap=False)) as world:
-        yield world
-
-
 @pytest.fixture
-def up(laptop: Playground, tmp_path: Path) -> Iterator[Up]:
-    policy, journal = tmp_path / "policy", tmp_path / "journal"
-    policy.write_text(ECHO)
-    options = ["--policy", str(policy), "--journal", str(journal)]
-    with laptop.popen(laptop.dnsfw("up", *options), stderr=subprocess.PIPE, text=True) as process:
-        try:
-            up = Up(laptop, process, policy, journal)
-            assert "guarding this host" in hear(up.process.stderr)
-            yield up
-        finally:
-            process.send_signal(signal.SIGINT)
+def up(host: Playground, tmp_path: Path) -> Iterator[Up]:
+    journal = tmp_path / "journal"
+    with guards.up(host, tmp_path, "--journal", str(journal), policy=ECHO) as process:
+        yield Up(host, process, tmp_path / "policy", journal)
 
 
 def test_the_new_policy_is_in_force_and_the_journal_says_what_changed(up: Up) -> None:

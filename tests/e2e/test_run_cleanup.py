@@ -150,8 +150,8 @@ def test_a_dead_engine_closes_the_network_until_the_next_one_is_there(host: Host
         os.kill(engine, signal.SIGKILL)
         wait_for(dead)
         for address in atlas.ALLOWED.addresses:
-            assert inside.tcp(address, atlas.ECHO_PORT, patience=0.5)["outcome"] != "open"
-        assert inside.dns(atlas.UPSTREAM.v4, "udp", question("allowed.example"), patience=0.5)["outcome"] != "answered"
+            assert inside.tcp(address, atlas.ECHO_PORT, patience=0.3)["outcome"] != "open"
+        assert inside.dns(atlas.UPSTREAM.v4, "udp", question("allowed.example"), patience=0.3)["outcome"] != "answered"
         os.kill(inside.pid, signal.SIGCONT)
         assert works(inside)
         assert inside.again("up", "still here") == "still here"

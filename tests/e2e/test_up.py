@@ -7,18 +7,17 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from dnsfw.playground import atlas
 from dnsfw.playground.world import Playground, Setting
+from tests.e2e.guards import up
 
 pytestmark = pytest.mark.kernel
 
-POLICY = f"{atlas.ALLOWED_NAME}\n"
 RULESET = ["sh", "-c", "nft list ruleset; iptables-nft-save | grep -v '^#'; sysctl -a 2>/dev/null | grep forwarding"]
 # Connects, says so, and sends what it is told to on its standard input.
 TALKER = """
@@ -38,22 +37,6 @@ with socket.create_server(("::", 2222), family=socket.AF_INET6, dualstack_ipv6=T
         with peer:
             peer.sendall(b"answer to " + peer.recv(100))
 """
-
-
-@contextmanager
-def up(host: Playground, tmp_path: Path, *options: str, policy: str = POLICY) -> Iterator[subprocess.Popen[str]]:
-    """A guard in force, ended by Ctrl-C's signal; what it says at its end is left on its stderr."""
-    file = tmp_path / "policy"
-    file.write_text(policy)
-    process = host.popen(host.dnsfw("up", "--policy", str(file), *options), stderr=subprocess.PIPE, text=True)
-    with process:
-        assert process.stderr is not None
-        said = process.stderr.readline()
-        assert "guarding this host" in said, said + process.stderr.read()
-        try:
-            yield process
-        finally:
-            process.send_signal(signal.SIGINT)
 
 
 def fetch(host: Playground, url: str, *options: str) -> subprocess.CompletedProcess[str]:

@@ -13,7 +13,7 @@ import pytest
 
 from dnsfw.playground import atlas
 from tests.e2e.bridged import PROGRAM, Container, container_on_a_laptop
-from tests.e2e.test_up import up
+from tests.e2e.guards import up
 
 pytestmark = pytest.mark.kernel
 

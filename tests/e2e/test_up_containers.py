@@ -15,7 +15,7 @@ from dnsfw.machine.cgroups import find_root
 from dnsfw.playground import atlas
 from tests.dnsfw.engines import FakeEngine, playing
 from tests.e2e.bridged import PROGRAM, Container, container_on_a_laptop
-from tests.e2e.test_up import up
+from tests.e2e.guards import up
 
 pytestmark = pytest.mark.kernel
 

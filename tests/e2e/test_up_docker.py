@@ -20,7 +20,7 @@ from dnsfw.playground import atlas
 from dnsfw.playground.world import Playground, Setting
 from tests import features
 from tests.e2e.bridged import PROGRAM
-from tests.e2e.test_up import up
+from tests.e2e.guards import up
 
 pytestmark = [pytest.mark.kernel, pytest.mark.kernel("docker")]
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from dnsfw.playground import atlas
 from dnsfw.playground.world import Playground, Setting
+from tests.e2e.guards import up_and_said
 
 pytestmark = pytest.mark.kernel
 
@@ -40,24 +39,6 @@ def laptop() -> Iterator[Playground]:
         yield world
 
 
-@contextmanager
-def up(laptop: Playground, tmp_path: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A guard in force, and what it said before."""
-    (tmp_path / "policy").write_text(POLICY)
-    command = laptop.dnsfw("up", "--policy", str(tmp_path / "policy"), *options)
-    said = ""
-    with laptop.popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        while "guarding this host" not in said:
-            line = process.stderr.readline()
-            assert line, said
-            said += line
-        try:
-            yield process, said
-        finally:
-            process.send_signal(signal.SIGINT)
-
-
 def fetch(laptop: Playground, path: str, before: str = "true") -> str:
     """The status, from a program without the caller's variables."""
     curl = f"curl -s -o /dev/null -w '%{{http_code}} %{{errormsg}}' --max-time 5 {SITE}{path}"
@@ -68,7 +49,7 @@ def test_the_host_trusts_the_proxy_until_down_where_that_was_asked_for(laptop: P
     done = laptop.run(["sh", "-c", FURNISH, "sh", str(tmp_path / "store"), str(laptop.authority)])
     assert done.returncode == 0, done.stderr
     before = laptop.run(STORE).stdout
-    with up(laptop, tmp_path, "--install-ca") as (guard, _):
+    with up_and_said(laptop, tmp_path, "--install-ca", policy=POLICY) as (guard, _):
         assert fetch(laptop, "/open/x") == "200"
         assert fetch(laptop, "/shut/x") == "403"
         children = Path(f"/proc/{guard.pid}/task/{guard.pid}/children").read_text().split()
@@ -86,7 +67,7 @@ def test_the_host_trusts_the_proxy_until_down_where_that_was_asked_for(laptop: P
 
 def test_otherwise_its_store_is_left_alone_and_the_way_to_trust_it_is_told(laptop: Playground, tmp_path: Path) -> None:
     before = laptop.run(STORE).stdout
-    with up(laptop, tmp_path) as (guard, said):
+    with up_and_said(laptop, tmp_path, policy=POLICY) as (guard, said):
         assert "--install-ca" in said
         assert "certificate problem" in fetch(laptop, "/open/x")
         script = said.split(": . ")[1].splitlines()[0]

@@ -11,7 +11,7 @@ import pytest
 
 from dnsfw.playground import atlas
 from dnsfw.playground.world import Playground, Setting
-from tests.e2e.test_up import up
+from tests.e2e.guards import up
 
 pytestmark = pytest.mark.kernel
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import chain, repeat
 
@@ -145,25 +146,27 @@ def test_what_is_allowed_once_is_judged_datagram_by_datagram(street: Street, ver
             assert len(guard.listener.flows) == count
 
 
-@BOTH
-def test_a_udp_verdict_is_a_lease(street: Street, version: int) -> None:
-    far = (STRANGER[version], ALLOWED)
-    with (
-        street.outside.receive(version, *far) as sink,
-        guarding(street, replace(PLAN, lease=1)) as guard,
-        street.inside.udp(version) as client,
-    ):
-        client.connect(far)
-        for _ in range(3):
-            client.send(b"x")
-            assert sink.recv(10) == b"x"
-        assert len(guard.listener.flows) == 1
-        deadline = time.monotonic() + PATIENCE
-        while len(guard.listener.flows) < 2 and time.monotonic() < deadline:
-            client.send(b"x")
-            sink.recv(10)
-            time.sleep(0.05)  # until the kernel's clock has ended the lease
-        assert len(guard.listener.flows) == 2
+def test_a_udp_verdict_is_a_lease(street: Street) -> None:
+    """Of both families: their leases end at the same time."""
+    with ExitStack() as stack:
+        sinks = {v: stack.enter_context(street.outside.receive(v, STRANGER[v], ALLOWED)) for v in (4, 6)}
+        guard = stack.enter_context(guarding(street, replace(PLAN, lease=1)))
+        clients = {v: stack.enter_context(street.inside.udp(v)) for v in (4, 6)}
+
+        def send(version: int) -> int:
+            """How many judgements it has had by then."""
+            clients[version].send(b"x")
+            assert sinks[version].recv(10) == b"x"
+            return sum(flow.dst.version == version for flow in guard.listener.flows)
+
+        for version, client in clients.items():
+            client.connect((STRANGER[version], ALLOWED))
+            assert [send(version) for _ in range(3)] == [1, 1, 1]
+        for version in clients:
+            deadline = time.monotonic() + PATIENCE
+            while (judged := send(version)) == 1 and time.monotonic() < deadline:
+                time.sleep(0.05)  # until the kernel's clock has ended the lease
+            assert judged == 2
 
 
 @BOTH

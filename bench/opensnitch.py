@@ -1,5 +1,6 @@
 """Connects a second beside OpenSnitch, another interactive firewall on NFQUEUE: Debian's package in its iptables mode,
-on the same laptop, with the same client.
+on the same laptop, with the same clients: one that connects again and again, which is its cheapest case, and programs
+that connect once.
 
 Law: its daemon runs in the laptop's network namespace and in a mount namespace of its own, so that neither the machine
 nor the laptop keeps anything of it. Unpacked by `scripts/setup.sh bench`, not installed: an installed one would begin
@@ -12,17 +13,21 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 from bench.bed import Bed, BenchError
-from bench.figure import Figure, at_least, number
+from bench.figure import Figure, Target, at_least, number
+from bench.programs import compiled
 from dnsfw.playground import atlas
 
+type Said = dict[str, float]  # by the client: connects a second, and µs a connect
+
 _UNPACKED = Path(__file__).parents[1] / ".setup" / "opensnitch"
-_ROUNDS, _CONNECTS = 3, 1000
+_ROUNDS, _CONNECTS, _PROGRAMS = 3, 1000, 500
 _STARTS_WITHIN = 10.0
 # The same policy as ours: this host, and nothing else but its resolver.
 _POLICY = {
@@ -40,25 +45,42 @@ exec "$1/usr/bin/opensnitchd" -process-monitor-method proc -rules-path /mnt/rule
 _RULES = ["sh", "-c", "iptables -t mangle -S OUTPUT | grep -c NFQUEUE"]
 
 
-def measure(bed: Bed) -> list[Figure]:
+def measure(bed: Bed) -> Iterator[Figure]:
     """Rounds alternate. Where it isn't there, that is said on standard error and there is no figure."""
     if not (_UNPACKED / "usr/bin/opensnitchd").exists():
         print("opensnitch: not measured; `scripts/setup.sh bench` unpacks it", file=sys.stderr)
-        return []
-    rounds = [(_connects(bed, guarded=True), _theirs(bed)) for _ in range(_ROUNDS)]
-    ours, theirs = (median(each[side] for each in rounds) for side in (0, 1))
-    ratios = tuple(one / other for one, other in rounds)
-    against = f"connects/s: {number(ours)} under dnsfw run, {number(theirs)} with OpenSnitch"
-    return [Figure("connects a second, of OpenSnitch's", median(ratios), "times", at_least(5), against, ratios)]
+        return
+    yield _ratio(bed, "connects a second, of OpenSnitch's", partial(_connects, bed), at_least(5))
+    with compiled("apart") as program:
+        # No target: to start the programs takes longer than any.
+        yield _ratio(bed, "the same, a program each", partial(_apart, bed, program), None)
 
 
-def _connects(bed: Bed, *, guarded: bool) -> float:
-    return bed.client("connects", atlas.DISCARD_PORT, _CONNECTS, guarded=guarded)["rate"]
+def _ratio(bed: Bed, name: str, work: Callable[[bool], Said], target: Target | None) -> Figure:
+    rounds = [(work(False), work(True), _beside(bed, work)) for _ in range(_ROUNDS)]  # noqa: FBT003 - guarded by us?
+    ratios = tuple(ours["rate"] / theirs["rate"] for _, ours, theirs in rounds)
+    rates, p50s = ([number(median(each[side][key] for each in rounds)) for side in range(3)] for key in ("rate", "p50"))
+    against = f"connects/s: {rates[1]} under dnsfw run, {rates[2]} with OpenSnitch, {rates[0]} with neither"
+    against += f"; p50 {p50s[1]}, {p50s[2]} and {p50s[0]} µs"
+    return Figure(name, median(ratios), "times", target, against, ratios)
 
 
-def _theirs(bed: Bed) -> float:
+def _connects(bed: Bed, guarded: bool) -> Said:  # noqa: FBT001 - as above
+    """One client, one connection after the other: its process is looked up once."""
+    return bed.client("connects", atlas.DISCARD_PORT, _CONNECTS, guarded=guarded)
+
+
+def _apart(bed: Bed, program: Path, guarded: bool) -> Said:  # noqa: FBT001 - as above
+    """As programs do that a build starts: each is another process."""
+    argv = [str(program), atlas.ALLOWED_NAME, str(atlas.DISCARD_PORT), str(_PROGRAMS)]
+    said: Said = json.loads(bed.run(argv, guarded=guarded))
+    return said
+
+
+def _beside(bed: Bed, work: Callable[[bool], Said]) -> Said:
     with _daemon(bed):
-        return _connects(bed, guarded=False)
+        _connects(bed, guarded=False)  # it allows a host's addresses once it has seen them in an answer
+        return work(False)  # noqa: FBT003 - as above
 
 
 @contextmanager

@@ -11,12 +11,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 from typing import IO
 
 from bench.bed import Bed, BenchError
 from bench.figure import Figure, at_least, at_most, number
 from bench.floor import empty_hooks
+from bench.programs import compiled
 from bench.sides import DISCARD, FAR_END, Side, side
 from bpf.cgroup import CgroupPaths
 from bpf.compile import Extent, Judged
@@ -56,7 +56,7 @@ def measure(bed: Bed) -> list[Figure]:
         figures = [_load(watched)]
         with floor.network.entered():
             stack.enter_context(empty_hooks(floor.cgroup))
-        calls, shortlived = (_compiled(stack, name) for name in ("calls", "shortlived"))
+        calls, shortlived = (stack.enter_context(compiled(name)) for name in ("calls", "shortlived"))
         with _attached(watched) as attached:
             figures += _look_up(watched, attached)
             for call in ("sendto", "connect"):
@@ -114,14 +114,6 @@ def _one_look_up(owners: Owners, kind: str, flow: Flow, pid: int) -> Figure:
         owners.of(flow)
         times.append(time.perf_counter() - started)
     return Figure(f"owner of a {kind} flow, p50", median(times) * 1e6, "µs", at_most(15))
-
-
-def _compiled(stack: ExitStack, name: str) -> Path:
-    """A program of this folder's, which would cost more in Python than what it measures."""
-    folder = Path(stack.enter_context(TemporaryDirectory()))
-    source, made = Path(__file__).with_name(f"{name}.c"), folder / name
-    subprocess.run(["gcc", "-O2", "-Wall", "-Werror", "-o", str(made), str(source)], check=True)
-    return made
 
 
 def _cost(bed: Bed, program: Path, call: str, sides: tuple[Side, Side, Side]) -> Iterator[Figure]:

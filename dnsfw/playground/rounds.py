@@ -75,14 +75,14 @@ class Package:
         _install(self._home)
         self._python = self._usable_python()
 
-    def unguarded(self) -> Round:
+    def unguarded(self, ways: Sequence[Way] = WAYS) -> Round:
         """As any dependency runs today. Raises SetupError."""
-        return self.round(self.as_user(_USUAL_CAPABILITIES))
+        return self.round(self.as_user(_USUAL_CAPABILITIES), (*NEEDS, *ways))
 
-    def guarded(self) -> Round:
+    def guarded(self, ways: Sequence[Way] = WAYS) -> Round:
         """Under `dnsfw run`, started as sudo would start it. Raises SetupError."""
         sudo = ["env", f"SUDO_UID={self._uid}", f"SUDO_GID={self._uid}"]
-        return self.round([*sudo, *own_command("run", "--policy", str(POLICY), "--")])
+        return self.round([*sudo, *own_command("run", "--policy", str(POLICY), "--")], (*NEEDS, *ways))
 
     def round(self, prefix: Sequence[str], ways: Sequence[Way] = (*NEEDS, *WAYS), device: str = "") -> Round:
         tokens = {way.id: secrets.token_hex(8) for way in ways}

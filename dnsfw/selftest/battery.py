@@ -6,9 +6,10 @@ Law: chooses and starts; ways are the malicious package's (dnsfw/playground/pack
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from typing import Final
 
-from dnsfw.errors import SetupError
+from dnsfw.errors import SetupError, UsageError
 from dnsfw.place import engine_user
 from dnsfw.playground import atlas
 from dnsfw.playground.package.catalogue import WAYS
@@ -83,24 +84,38 @@ for address in sys.argv[2:]:
 """
 
 
-def in_a_run(uid: int) -> Report:
-    """Under `dnsfw run` on the playground's laptop; first without it, which tells what is possible here at all."""
+def in_a_run(uid: int, only: Sequence[str] = ()) -> Report:
+    """Under `dnsfw run` on the playground's laptop; first without it, which tells what is possible here at all. Raises
+    UsageError."""
+    ways = _chosen(WAYS, only)
     with Playground(Setting(stub_resolver=True)) as world:
         package = Package(world, uid)
-        unguarded, guarded = package.unguarded().attempts, package.guarded().attempts
-    return Report("run", tuple(result(way, guarded[way.id], unguarded[way.id]) for way in WAYS))
+        unguarded, guarded = package.unguarded(ways).attempts, package.guarded(ways).attempts
+    return Report("run", tuple(result(way, guarded[way.id], unguarded[way.id]) for way in ways))
 
 
-def on_this_host(uid: int) -> Report:
+def on_this_host(uid: int, only: Sequence[str] = ()) -> Report:
     """Against the guard of the host. What the attempts are given is the one capability that may be lying around: raw
-    and packet sockets, and marks of their own. Raises SetupError where they would prove nothing."""
+    and packet sockets, and marks of their own. Raises SetupError where they would prove nothing, and UsageError."""
+    ways = _chosen(ON_A_HOST, only)
     if _audits():
         raise SetupError("The guard of this host is in audit mode: it denies nothing.", "Start it without --audit.")
     with HostBed() as bed:
         _control(bed)
         package = Package(bed, uid)
-        attempts = package.round(package.as_user("+net_raw"), ON_A_HOST, bed.device).attempts
-    return Report("up", tuple(result(way, attempts[way.id], None) for way in ON_A_HOST))
+        attempts = package.round(package.as_user("+net_raw"), ways, bed.device).attempts
+    return Report("up", tuple(result(way, attempts[way.id], None) for way in ways))
+
+
+def _chosen(ways: Sequence[Way], only: Sequence[str]) -> tuple[Way, ...]:
+    """Those with these ids; all of them if none is named. Raises UsageError."""
+    unknown = set(only) - {way.id for way in ways}
+    if unknown:
+        raise UsageError(
+            f"There is no attempt called {', '.join(sorted(unknown))} here.",
+            f"Those that there are: {', '.join(way.id for way in ways)}.",
+        )
+    return tuple(way for way in ways if not only or way.id in only)
 
 
 def _audits() -> bool:

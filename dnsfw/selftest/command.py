@@ -14,9 +14,10 @@ import click
 
 @click.command("selftest", short_help="Try to get past the guard of this machine.")
 @click.option("--run", "in_run", is_flag=True, help="Try a throw-away `dnsfw run`, even if this host is guarded.")
+@click.option("--only", multiple=True, metavar="ID", help="Try this one (an id of --json's); may be given again.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("--junit", type=click.File("w", "utf-8", lazy=False), metavar="FILE", help="Write it there as JUnit XML.")
-def selftest_command(*, in_run: bool, as_json: bool, junit: TextIO | None) -> None:
+def selftest_command(*, in_run: bool, only: tuple[str, ...], as_json: bool, junit: TextIO | None) -> None:
     """Try some sixty ways out, and see which arrive.
 
     Where `dnsfw up` guards this host, that very guard is tried, by programs of an unprivileged user that may open raw
@@ -33,7 +34,7 @@ def selftest_command(*, in_run: bool, as_json: bool, junit: TextIO | None) -> No
     preflight.check("selftest")
     uid = _unprivileged_user(battery.NOBODY)
     on_host = not in_run and runs.is_live(name())
-    found = battery.on_this_host(uid) if on_host else battery.in_a_run(uid)
+    found = battery.on_this_host(uid, only) if on_host else battery.in_a_run(uid, only)
     if junit is not None:
         junit.write(report.to_junit(found))
     click.echo(json.dumps(report.to_json(found), indent=2) if as_json else report.text(found))

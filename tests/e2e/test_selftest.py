@@ -53,3 +53,20 @@ def test_a_sound_guard_passes_and_one_with_a_hole_does_not(host: list[str], tmp_
             assert on_host(host, "sh", "-c", "ip addr; ip route; ip -6 route") == before
         finally:
             guard.send_signal(signal.SIGINT)
+
+
+def test_a_throw_away_run_is_tried_and_some_ways_alone(host: list[str]) -> None:
+    """What is seen as stopped has got out without the guard."""
+    done = selftest(host, "--run", "--json", "--only", "tcp4", "--only", "so-mark", "--only", "dns-tls")
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["good"], found["guard"]) == (0, True, "run"), done
+    assert {one["id"]: one["seen"] for one in found["attempts"]} == dict.fromkeys(
+        ["tcp4", "so-mark", "dns-tls"], "stopped"
+    )
+
+
+def test_an_attempt_that_is_not_known_is_a_mistake_in_the_call(host: list[str]) -> None:
+    done = selftest(host, "--run", "--only", "tcp5")
+    assert done.returncode == 2, done
+    assert "no attempt called tcp5" in done.stderr
+    assert "tcp4" in done.stderr

@@ -20,28 +20,30 @@ from policy.values import Action, Flow, Seen, Spoken
 _HEADER: Final = 8  # octets (RFC 768)
 _MOST_QUIC: Final = 4_096  # flows
 _MOST_HELD: Final = 128  # flows
+_MOST_EACH: Final = 24  # datagrams; all together, fewer than the kernel's queue takes
 _IDLE: Final = 180.0  # seconds; conntrack's own time-out for an assured UDP flow
 _PATIENCE: Final = 0.5  # seconds for the rest of a hello that takes several datagrams, sent at once
 _OTHER: Final = Seen(Spoken.OTHER, None)
 
 
 class _Quic:
-    """A flow on which QUIC is spoken: `seen` is the last name that was asked for."""
+    """A flow on which QUIC is spoken: `seen` is the last name that was asked for, `waiting` the datagrams that wait."""
 
-    __slots__ = ("greetings", "seen")
+    __slots__ = ("greetings", "seen", "waiting")
 
     def __init__(self) -> None:
         self.greetings = Greetings()
         self.seen = _OTHER
+        self.waiting = 0
 
 
 class Datagrams[C]:
-    """Answers for every packet of UDP that the queue brings."""
+    """Answers for every packet of UDP that the queue brings. So many `flows` on which QUIC is spoken are known."""
 
-    def __init__(self, judge: Judge[C]) -> None:
+    def __init__(self, judge: Judge[C], flows: int = _MOST_QUIC) -> None:
         self.held: Held[Flow] = Held(_MOST_HELD, _PATIENCE)
         self._judge = judge
-        self._quic: Timed[Flow, _Quic] = Timed(_MOST_QUIC, _IDLE)
+        self._quic: Timed[Flow, _Quic] = Timed(flows, _IDLE)
 
     def answer(self, flow: Flow, packet: bytes, now: float) -> Action | None:
         """Of a packet that gave this flow; None holds it back."""
@@ -51,9 +53,11 @@ class Datagrams[C]:
         header = parse_header(packet)
         data = packet[header.start + _HEADER : header.total]
         known = self._quic.get(flow, now)
+        if known is None and flow in self.held:
+            return self._deny(flow, case, "what it said first was forgotten for want of room")
         if not looks_like_quic(data, flow.dport):
-            if flow in self.held:  # an answer would be for all that waits
-                return None
+            if known is not None and known.waiting:  # an answer would be for all that waits
+                return self._wait(flow, known, case, now)
             return self._judge.named(case, _OTHER if known is None else known.seen)
         if len(packet) < header.total:
             return self._deny(flow, case, "a datagram that is too long to be looked at")
@@ -77,11 +81,9 @@ class Datagrams[C]:
         except (QuicError, ClientHelloError, OpeningError) as error:
             return self._deny(flow, case, str(error))
         if hellos is None:
-            if self.held.full and flow not in self.held:
-                return self._deny(flow, case, "too many flows wait for the rest of their hellos")
-            self.held.add(flow, now)
-            return None
+            return self._wait(flow, known, case, now)
         self.held.pop(flow)
+        known.waiting = 0
         action: Action | None = None
         for hello in hellos:
             known.seen = Seen(Spoken.QUIC, hello.name)
@@ -90,6 +92,15 @@ class Datagrams[C]:
                 self._quic.pop(flow)
                 return action
         return action or self._judge.named(case, known.seen)
+
+    def _wait(self, flow: Flow, known: _Quic, case: C, now: float) -> Action | None:
+        if self.held.full and flow not in self.held:
+            return self._deny(flow, case, "too many flows wait for the rest of their hellos")
+        known.waiting += 1
+        if known.waiting > _MOST_EACH:
+            return self._deny(flow, case, "too many datagrams wait for the rest of a hello")
+        self.held.add(flow, now)
+        return None
 
     def _deny(self, flow: Flow, case: C, problem: str) -> Action:
         self._quic.pop(flow)

@@ -78,7 +78,7 @@ class Greetings:
         An empty list: it belongs to what was said before. Raises QuicError, ClientHelloError and OpeningError.
         """
         initials = [self._opened(datagram, packet) for packet in _packets(datagram) if packet.initial]
-        if not initials and all(connection.opening for connection in self._connections.values()):
+        if not initials and not self._connections:
             raise QuicError("no Initial packet has come before")
         self._heard += [hello for connection, frames in initials if (hello := _hear(connection, frames)) is not None]
         if any(connection.opening for connection in self._connections.values()):
@@ -195,9 +195,11 @@ def _handshake(frames: bytes) -> Iterator[tuple[int, bytes]]:
     reader = _Reader(frames, 0)
     while reader.left:
         kind = reader.varint()
-        if kind in (_PADDING, _PING):
+        if kind == _PADDING:
+            reader.skip_zeros()
+        elif kind == _PING:
             continue
-        if kind == _CRYPTO:
+        elif kind == _CRYPTO:
             offset = reader.varint()
             yield offset, reader.take(reader.varint())
         elif kind in (_ACK, _ACK_ECN):
@@ -236,6 +238,10 @@ class _Reader:
             raise QuicError("a length reaches past the end")
         self.at += count
         return self._data[self.at - count : self.at]
+
+    def skip_zeros(self) -> None:
+        """Those that come next: of padding there is much."""
+        self.at = len(self._data) - len(self._data[self.at :].lstrip(b"\0"))
 
     def number(self, octets: int) -> int:
         return int.from_bytes(self.take(octets))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from contextlib import suppress
+from itertools import permutations
 
 import pytest
 from aioquic.quic.configuration import QuicConfiguration
@@ -178,9 +179,9 @@ def test_what_looks_like_quic() -> None:
 class Line:
     """One flow's datagrams."""
 
-    def __init__(self, port: int = 443) -> None:
+    def __init__(self, port: int = 443, flows: int = 4096) -> None:
         self.judge = Names()
-        self.table = Datagrams(self.judge)
+        self.table = Datagrams(self.judge, flows)
         self.port, self.now = port, 0.0
 
     def send(self, data: bytes) -> Action | None:
@@ -210,6 +211,29 @@ def test_a_hello_of_two_datagrams_waits_for_the_second() -> None:
     assert line.table.held.due() == pytest.approx(0.5)
     assert line.send(initial(crypto(HELLO[500:], 500), number=1)) is Action.ALLOW
     assert line.table.held.due() is None
+
+
+# With the share of X25519MLKEM768, 1,216 octets, a hello doesn't fit one datagram.
+LONG = message(body(names(NAME.encode()) + extension(51, bytes(1300)) + extension(16, bytes(400)) + extension(21, b"")))
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))), ids=str)
+def test_a_long_hello_s_datagrams_come_in_any_order_and_again(order: tuple[int, ...]) -> None:
+    size = len(LONG) // 3 + 1
+    parts = [initial(crypto(LONG[at * size :][:size], at * size), number=at) for at in range(3)]
+    line = Line()
+    heard = [line.send(parts[at]) for at in (*order[:2], *order, order[0])]
+    assert heard == [None] * 4 + [Action.ALLOW] * 2
+    assert line.send(b"\x40 short header") is Action.ALLOW
+    assert line.judge.problems == []
+
+
+def test_early_data_waits_with_its_hello() -> None:
+    """0-RTT (RFC 9001 section 4.6.1) that overtakes the rest of it."""
+    line = Line()
+    assert [line.send(initial(crypto(HELLO[:500]))), line.send(handshake())] == [None, None]
+    assert line.send(initial(crypto(HELLO[500:], 500), number=1)) is Action.ALLOW
+    assert line.send(handshake()) is Action.ALLOW
 
 
 def test_the_first_of_two_is_denied_when_the_second_does_not_come() -> None:
@@ -279,6 +303,26 @@ def test_a_connection_whose_hello_is_not_whole_is_not_forgotten_for_others() -> 
     assert line.send(initial(crypto(OTHERS[:50]))) is None
     heard = [line.send(another(crypto(HELLO), connection)) for connection in range(1, 5)]
     assert heard == [None, None, None, Action.DENY]
+
+
+def test_only_so_many_datagrams_of_a_flow_wait() -> None:
+    """Else one flow could fill the kernel's queue."""
+    line = Line()
+    part = initial(crypto(HELLO[:500]))
+    assert [line.send(part) for _ in range(25)] == [None] * 24 + [Action.DENY]
+    assert line.judge.problems == ["too many datagrams wait for the rest of a hello"]
+    assert line.send(WHOLE) is Action.ALLOW
+    assert [line.send(b"\x40 short header") for _ in range(30)] == [Action.ALLOW] * 30
+
+
+def test_what_waits_for_a_flow_that_was_forgotten_is_denied() -> None:
+    line = Line(flows=8)
+    assert line.send(initial(crypto(OTHERS[:50]))) is None
+    whole = another(crypto(HELLO), 1)
+    for port in range(2000, 2008):
+        packet = udp(whole, port=port)
+        line.table.answer(parse_packet(packet), packet, line.now)
+    assert line.send(whole) is Action.DENY
 
 
 def test_all_of_a_datagram_is_looked_at_or_none_leaves() -> None:

@@ -29,7 +29,7 @@ _CREATED: Final = 'topic=="/containers/create"'
 _READ = 1 << 16
 # An id that somebody chose may be there in several namespaces; the one that cgroups tell is `default`.
 _UNIQUE = re.compile(r"[0-9a-f]{64}")
-_CHOSEN = re.compile(r"[A-Za-z0-9][\w.-]{0,75}", re.ASCII)
+_IDENTIFIER = re.compile(r"[A-Za-z0-9][\w.-]{0,75}", re.ASCII)
 _DEFAULT, _KUBERNETES = "default", "k8s.io"
 _NAMES = ("nerdctl/name", "io.kubernetes.container.name")  # labels; without one, a container is called by its id
 _ASKED_FOR = "io.kubernetes.cri.image-name"  # where Kubernetes is: the image may be known by a digest only
@@ -53,9 +53,8 @@ class Containerd:
 
     def inspect(self, container: str) -> Named:
         """Raises UnansweredError, also for a container that it doesn't know."""
-        if not _CHOSEN.fullmatch(container):
-            raise UnansweredError(f"{container!r} is no container's id")
-        for namespace in self._namespaces() if _UNIQUE.fullmatch(container) else [_DEFAULT]:
+        unique = _UNIQUE.fullmatch(_identifier(container))
+        for namespace in self._namespaces() if unique else [_DEFAULT]:
             with suppress(UnansweredError):
                 return self._get(namespace, container)
         raise UnansweredError(f"{self.path} knows no {container}")
@@ -126,14 +125,14 @@ def _understood() -> Iterator[None]:
 @_understood()
 def _names(answer: bytes) -> list[str]:
     """ListNamespacesResponse: 1 namespaces, each with 1 name."""
-    return [last(namespace)[1].decode() for number, namespace in fields(answer) if number == 1]
+    return [_identifier(last(namespace)[1].decode()) for number, namespace in fields(answer) if number == 1]
 
 
 @_understood()
 def _created(envelope: bytes) -> tuple[str, str]:
     """The namespace and the id in an Envelope: 2 namespace, 4 a ContainerCreate with 1 id."""
     said = last(envelope)
-    return said[2].decode(), last(_any(said[4]))[1].decode()
+    return _identifier(said[2].decode()), _identifier(last(_any(said[4]))[1].decode())
 
 
 @_understood()
@@ -145,7 +144,7 @@ def _only(answer: bytes, namespace: str) -> Named:
 def _container(message: bytes, namespace: str) -> Named:
     """Container: 1 id, 2 labels, 3 image, 5 specification."""
     said = last(message)
-    container = said[1].decode()
+    container = _identifier(said[1].decode())
     if namespace != _DEFAULT and not _UNIQUE.fullmatch(container):
         raise UnansweredError(f"{container} may be in another namespace too")
     labels = dict(_entry(content) for number, content in fields(message) if number == 2)
@@ -154,6 +153,13 @@ def _container(message: bytes, namespace: str) -> Named:
     if namespace == _KUBERNETES and 5 in said:
         image = msgspec.json.decode(_any(said[5]), type=_Spec).annotations.get(_ASKED_FOR, image)
     return named(container, image, name)
+
+
+def _identifier(name: str) -> str:
+    """Itself, of a namespace or a container."""
+    if not _IDENTIFIER.fullmatch(name):
+        raise UnansweredError(f"{name!r} is no id of containerd's")
+    return name
 
 
 def _entry(message: bytes) -> tuple[str, str]:

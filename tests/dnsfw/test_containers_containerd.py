@@ -100,6 +100,7 @@ ODD = {
     "no message": (data(message(b"\xff" * 12)), "no sense"),
     "a field that is not whole": (data(message(b"\x0a\x7fx")), "no sense"),
     "no container": (data(message(b"")), "no sense"),
+    "no id": (data(message(wire(1, wire(1, "x\r\n") + wire(3, "app:1")))), "no id"),
     "no text": (data(message(wire(1, wire(1, ID) + wire(3, b"\xff")))), "no sense"),
     "no specification": (data(message(wire(1, container(ID, "x") + wire(5, wire(2, b"<html>"))))), "no sense"),
     "one nested too deep": (
@@ -188,6 +189,7 @@ def test_all_that_there_are_then_each_as_it_is_made(engine: tuple[FakeContainerd
     made = asked.made()
     assert next(made) == Named("web", "app:1", "web")
     fake.stream.put(b"\xff")
+    fake.make("k8s.io", "x" * 200, container("x" * 200, "app:1"))
     fake.make("moby", THIRD, container(THIRD, ""))
     fake.make("k8s.io", ID, container(ID, "sha256:0f", KUBERNETES, ASKED_FOR))
     assert next(made) == Named(ID, "ghcr.example/app:1", "web")

@@ -14,7 +14,8 @@ import pytest
 from dnsfw.journal.signing import verify
 from dnsfw.playground import atlas
 from dnsfw.playground.world import Playground, Setting
-from tests.action.standin import NODE, ROOT, Job, Step, container, job
+from tests.action.container import container
+from tests.action.standin import NODE, ROOT, Job, Step, job
 
 pytestmark = pytest.mark.kernel
 

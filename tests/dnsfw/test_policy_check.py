@@ -9,15 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from dnsfw.errors import UsageError
 from dnsfw.machine.privilege import calling_user
-from dnsfw.policies.dump import PolicyRecord, schema
 from dnsfw.policies.reading import Surroundings, load_policy
-from policy import render
-from policy.parse import parse
 from tests.dnsfw.commands import dnsfw
 from tests.fuzz.fuzz_policy import CORPUS
 
@@ -195,112 +191,6 @@ def test_annotations_for_github(tmp_path: Path) -> None:
     assert said == (1, f"::error file={place},line=1,col=1,title=dnsfw::a label is empty\n", "")
 
 
-WORKFLOW = """\
-on: push
-jobs:
-  build:
-    runs-on: ubuntu-24.04
-    steps:
-      - uses: actions/checkout@v4
-        with: {policy: "this is somebody else's.."}
-      - uses: someone/dnsfw@v1
-        with:
-          policy: |
-            github.com
-
-            # more
-            a..b
-              *.co.uk:0
-      - uses: ./
-        with:
-          policy: 'a.example:0'
-      - uses: someone/dnsfw/sub@v1
-        with: {policy: !}
-      - uses: someone/dnsfw@v1
-        with:
-          policy: >
-            a.example
-            b.example
-  same: {steps: &s [{uses: someone/dnsfw@v1, with: {policy: "c..d"}}]}
-  again: {steps: *s}
-"""
-
-
-def places(said: str) -> list[str]:
-    return [f"{one['line']}:{one['column']} {one['text'].strip()}" for one in json.loads(said)["findings"]]
-
-
-def test_policies_in_a_workflow_are_checked_at_their_lines(tmp_path: Path) -> None:
-    workflow = tmp_path / "ci.yml"
-    workflow.write_text(WORKFLOW.replace("{policy: !}", "{policy: '!'}"))
-    said = dnsfw("check", "--format", "json", workflow)
-    assert said.status == 1
-    assert places(said.out) == [
-        "14:13 a..b",
-        "15:22 *.co.uk:0",
-        "18:29 a.example:0",
-        "20:26 !",
-        "23:29 a.example b.example",
-        "26:62 c..d",
-    ]
-
-
-def test_an_expression_in_a_workflow_can_t_be_checked(tmp_path: Path) -> None:
-    workflow = tmp_path / "ci.yml"
-    for line in ("${{ vars.HOST }}", "a.${{ vars.HOST }}", "https://a.example/${{ github.ref }}/x"):
-        workflow.write_text(f"jobs: {{a: {{steps: [{{uses: x/dnsfw@v1, with: {{policy: '{line}'}}}}]}}}}")
-        said = dnsfw("check", workflow)
-        assert said.status == 1
-        assert "what GitHub will put here is not known" in said.out
-
-
-def test_a_composite_action_is_read_too(tmp_path: Path) -> None:
-    action = tmp_path / "action.yaml"
-    action.write_text(
-        "runs:\n  using: composite\n  steps:\n  - uses: x/dnsfw@v1\n    with:\n      policy: |\n        a..b\n"
-    )
-    assert places(dnsfw("check", "--format", "json", action).out) == ["7:9 a..b"]
-
-
-def test_a_workflow_without_a_policy_says_that_nothing_was_checked(tmp_path: Path) -> None:
-    workflow = tmp_path / "ci.yml"
-    workflow.write_text("jobs: {a: {steps: [{run: make}]}}")
-    said = dnsfw("check", workflow)
-    assert said.status == 0
-    assert "nothing was checked" in said.out
-    assert dnsfw("check", "--strict", workflow).status == 1
-
-
-@pytest.mark.parametrize(
-    ("content", "place"),
-    [
-        (b"a: [", "1:5"),
-        (b"a: b\nc: d: e", "2:5"),
-        (b"a: &x [*x, *y]", "1:12"),
-        (b"\xff", "1:1"),
-        (b"a: b\n\xff", "2:1"),
-        (b"a: \x00", "1:1"),
-        (b"[" * 5000, "1:1"),
-        (b"#" * (1 << 20) + b"#", "1:1"),
-    ],
-    ids=["open", "mapping", "anchor", "bytes", "bytes below", "nul", "deep", "large"],
-)
-def test_a_file_that_is_no_workflow_is_an_error_with_its_place(tmp_path: Path, content: bytes, place: str) -> None:
-    workflow = tmp_path / "ci.yml"
-    workflow.write_bytes(content)
-    said = dnsfw("check", "--format", "json", workflow)
-    assert said.status == 1
-    (one,) = json.loads(said.out)["findings"]
-    assert f"{one['line']}:{one['column']}" == place
-
-
-@pytest.mark.parametrize("content", [b"", b"[]", b"jobs: 3", b"jobs: {a: {steps: {b: c}}}", b"jobs: {a: [b]}", b"- 1"])
-def test_any_shape_of_yaml_is_taken(tmp_path: Path, content: bytes) -> None:
-    workflow = tmp_path / "ci.yml"
-    workflow.write_bytes(content)
-    assert "nothing was checked" in dnsfw("check", workflow).out
-
-
 @pytest.mark.parametrize("file", FILES, ids=lambda path: path.name)
 def test_check_finds_whatever_enforcing_would_refuse_and_nothing_else(tmp_path: Path, file: Path) -> None:
     """Each line of the fuzzer's corpus by itself, and all of them together."""
@@ -319,66 +209,6 @@ def refused(policy: Path) -> bool:
     except UsageError:
         return True
     return False
-
-
-def test_dump_is_json_that_says_each_rule_whole() -> None:
-    text = "[exe=/usr/bin/a*]\nPOST https://{owner}.example/x private\n"
-    said = dnsfw("check", "--dump", "--repo", "o/r", "-", stdin=text.replace(" private", ""))
-    (rule,) = json.loads(said.out)["rules"]
-    assert rule == {
-        "action": "allow",
-        "kind": "url",
-        "host": "o.example",
-        "network": None,
-        "protocols": ["tcp"],
-        "ports": [443],
-        "url": {"scheme": "https", "path": "/x", "methods": ["POST"]},
-        "attributes": [{"key": "exe", "value": "/usr/bin/a*", "literal": False, "position": None}],
-        "flags": [],
-        "within": [],
-        "line": "POST https://o.example/x exe=/usr/bin/a*",
-        "source": {"file": "<stdin>", "line": 2, "column": 1, "text": "POST https://{owner}.example/x"},
-    }
-
-
-def test_the_published_schema_is_that_of_the_types() -> None:
-    """`make schema` writes it."""
-    assert (ROOT / "docs" / "policy.schema.json").read_text(encoding="utf-8") == schema()
-
-
-@pytest.mark.parametrize(
-    "table", sorted((ROOT / "tests" / "policy" / "decisions").glob("*.txt")), ids=lambda path: path.stem
-)
-def test_every_rule_can_be_dumped_and_fits_the_schema(table: Path, tmp_path: Path) -> None:
-    blocks = table.read_text(encoding="utf-8").split("\n===\n")
-    text = "\n[]\n".join(block.partition("\n---\n")[0] for block in blocks).replace("user=runner", "user=0")
-    said = dnsfw("check", "--dump", "-", stdin=text)
-    assert said.status == 0, said.out
-    read = msgspec.json.decode(said.out, type=PolicyRecord)
-    assert [rule.line for rule in read.rules] == [
-        render(rule) for rule in parse(text, "p", uid_of={"root": 0}.__getitem__).rules
-    ]
-
-
-def test_dump_says_protocols_and_ports_as_they_are() -> None:
-    text = "a.example/icmp\n!b.example\ndns:c.example\nd.example:*/udp\ne.example:80|22"
-    rules = json.loads(dnsfw("check", "--dump", "-", stdin=text).out)["rules"]
-    assert [(rule["protocols"], rule["ports"]) for rule in rules] == [
-        (["icmp", "icmpv6"], None), (None, None), ([], []), (["udp"], None), (["tcp"], [22, 80]),
-    ]  # fmt: skip
-
-
-def test_dump_of_an_invalid_policy_is_its_errors() -> None:
-    said = dnsfw("check", "--dump", "-", stdin="a..b")
-    assert said.status == 1
-    assert "a label is empty" in said.out
-
-
-def test_dump_wants_one_policy(tmp_path: Path) -> None:
-    (tmp_path / "p").write_text("a.example")
-    said = dnsfw("check", "--dump", tmp_path / "p", tmp_path / "p")
-    assert said.status == 2
-    assert "one policy" in said.err
 
 
 def on_a_terminal(*argv: str) -> bytes:

@@ -18,8 +18,8 @@ pytestmark = pytest.mark.kernel
 
 SITE = f"https://{atlas.ALLOWED_NAME}"
 POLICY = f"{SITE}/open/*\n"
-# The laptop's own store, which `up` may change: copies of the machine's, in the laptop's mounts, with a few roots of the
-# many, as update-ca-certificates(8) starts some programs for each.
+# The laptop's own store, which `up` may change: copies of the machine's, in the laptop's mounts, with a few of the many
+# roots, as update-ca-certificates(8) starts some programs for each.
 FURNISH = """
 set -e
 for folder in /etc/ssl/certs /usr/local/share/ca-certificates; do

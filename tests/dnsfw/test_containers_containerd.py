@@ -153,7 +153,7 @@ CONFIG = """
 version = 2
 root = "{where}/root"
 state = "{where}/state"
-disabled_plugins = ["io.containerd.grpc.v1.cri"]
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"]
 [grpc]
   address = "{where}/c.sock"
 """

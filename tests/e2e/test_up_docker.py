@@ -25,12 +25,13 @@ from tests.e2e.guards import up
 pytestmark = [pytest.mark.kernel, pytest.mark.kernel("docker")]
 
 MINE, OTHER = "app.example/mine:1", "app.example/other:1"
+KEYS = Path("/etc/docker")  # some Dockers write there, wherever the rest is
 PYTHON = Path(sys.executable).resolve()
 # What a program from this machine takes; the images have nothing in them.
 LENT = ("/usr", "/lib", "/lib64", sys.base_prefix)
 # It sees nothing of a Docker that this machine has, and the other way round.
 DAEMON = """
-mount -t tmpfs run /run
+for place in /run /opt /etc/docker; do mount -t tmpfs none "$place"; done
 exec dockerd --data-root "$1/root" --exec-root "$1/exec" --pidfile "$1/pid" --host unix:///run/docker.sock \\
   --storage-driver vfs --exec-opt native.cgroupdriver=cgroupfs >"$1/log" 2>&1
 """
@@ -60,6 +61,8 @@ class Docker:
 @contextmanager
 def docker_on(laptop: Playground, directory: Path) -> Iterator[Docker]:
     """With two images."""
+    made = [KEYS] if not KEYS.exists() else []
+    KEYS.mkdir(exist_ok=True)
     before = set(Path("/sys/fs/cgroup").glob("**/docker"))
     environ = os.environ | {"PATH": features.docker() or ""}
     docker = Docker(laptop)
@@ -74,8 +77,9 @@ def docker_on(laptop: Playground, directory: Path) -> Iterator[Docker]:
             yield docker
         finally:
             daemon.terminate()
-    for cgroup in sorted(set(Path("/sys/fs/cgroup").glob("**/docker")) - before):
-        cgroup.rmdir()
+            daemon.wait()
+            for left in (*made, *set(Path("/sys/fs/cgroup").glob("**/docker")) - before):
+                left.rmdir()
 
 
 def empty() -> bytes:

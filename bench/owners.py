@@ -30,13 +30,13 @@ from firewall.ruleset import JUDGED
 from policy.values import Flow, Proto, address
 
 _LOADS, _LOOK_UPS = 5, 20_000
-_CALLS, _ROUNDS = 100_000, 100  # of each kind in all; each cgroup's share of a round is made at once
-_PROCESSES, _A_SECOND = 2_000, 2_000
+_CALLS, _ROUNDS = 1_000_000, 400  # of each kind in all; each side's share of a round is made at once
+_PROCESSES, _A_SECOND = 20_000, 2_000
 _PATIENCE = 300.0  # seconds for any one program
 _CLOSED_PORT = 1
 _NOBODY = "192.0.2.77"  # on the own link: what a connect costs there is the process's alone
-# A guarded program's calls: connections are all judged; datagrams have a lease, but for the first of each round.
-_GUARDED_SHARE, _GUARDED_ROUNDS = {"connect": 100, "sendto": 2_500}, 100
+# A guarded program's calls, and rounds of them: connections are all judged, datagrams but for the first have a lease.
+_GUARDED = {"connect": (100, 100), "sendto": (25_000, 20)}
 
 _STAY = """
 import socket, sys
@@ -127,8 +127,8 @@ def _cost(bed: Bed, program: Path, call: str, sides: tuple[Side, Side, Side]) ->
     each = f"{number(watched)} µs watched, {number(floor)} with empty hooks, {number(free)} with none"
     yield Figure(f"{call}() bare, with attribution", median(ratios), "times", None, each, ratios)
     yield Figure(f"{call}() bare, with empty hooks: the floor", median(floors), "times", None, f"{_CALLS:,} calls")
-    words = [call, str(_GUARDED_SHARE[call]), str(_GUARDED_ROUNDS)]
-    said = bed.run([str(program), atlas.ALLOWED.v4, str(_CLOSED_PORT), *words], guarded=True)
+    words = [atlas.ALLOWED.v4, str(_CLOSED_PORT), call, *map(str, _GUARDED[call])]
+    said = bed.run([str(program), *words], guarded=True)
     guarded = median(map(float, said.split()))
     each = f"{number(added)} µs of {number(guarded)} µs"
     yield Figure(

@@ -22,77 +22,12 @@ from typing import Any, NamedTuple
 from bpf import records
 from bpf.btf import Btf
 from bpf.errors import BpfError
+from bpf.fields import FIELDS, PACKET_FIELDS, definitions, read_btf
 from bpf.syscall import Map, link_to_cgroup, link_to_output, trace
 
 HERE = Path(__file__).parent
 MAPS = ("flows", "connections", "sockets", "programs", "watched", "counts", "parts")
 STEP_MAPS = ("steps",)
-
-# The program's name of each field of the kernel's that it reads.
-_FIELDS = {
-    "TASK_PID": ("task_struct", "pid"),
-    "TASK_TGID": ("task_struct", "tgid"),
-    "TASK_COMM": ("task_struct", "comm"),
-    "TASK_CRED": ("task_struct", "cred"),
-    "TASK_NSPROXY": ("task_struct", "nsproxy"),
-    "TASK_CGROUPS": ("task_struct", "cgroups"),
-    "TASK_SIGNAL": ("task_struct", "signal"),
-    "TASK_LEADER": ("task_struct", "group_leader"),
-    "TASK_START": ("task_struct", "start_boottime"),
-    "TASK_EXEC_ID": ("task_struct", "self_exec_id"),
-    "TASK_MM": ("task_struct", "mm"),
-    "MM_EXE_FILE": ("mm_struct", "exe_file"),
-    "MM_ARG_START": ("mm_struct", "arg_start"),
-    "MM_ARG_END": ("mm_struct", "arg_end"),
-    "MM_ENV_START": ("mm_struct", "env_start"),
-    "MM_ENV_END": ("mm_struct", "env_end"),
-    "FILE_PATH_MNT": ("file", "f_path", "mnt"),
-    "FILE_PATH_DENTRY": ("file", "f_path", "dentry"),
-    "DENTRY_PARENT": ("dentry", "d_parent"),
-    "DENTRY_NAME": ("dentry", "d_name", "name"),
-    "DENTRY_HASHED": ("dentry", "d_hash", "pprev"),
-    "VFSMOUNT_ROOT": ("vfsmount", "mnt_root"),
-    "MOUNT_VFSMOUNT": ("mount", "mnt"),
-    "MOUNT_PARENT": ("mount", "mnt_parent"),
-    "MOUNT_POINT": ("mount", "mnt_mountpoint"),
-    "MOUNT_NAMESPACE": ("mount", "mnt_ns"),
-    "MNT_NS_USER_NS": ("mnt_namespace", "user_ns"),
-    "MNT_NS_INUM": ("mnt_namespace", "ns", "inum"),
-    "USER_NS_LEVEL": ("user_namespace", "level"),
-    "PID_NS_INUM": ("pid_namespace", "ns", "inum"),
-    "PID_NS_PARENT": ("pid_namespace", "parent"),
-    "NSPROXY_PID": ("nsproxy", "pid_ns_for_children"),
-    "NSPROXY_MNT": ("nsproxy", "mnt_ns"),
-    "CRED_UID": ("cred", "uid"),
-    "CSS_SET_SUBSYS": ("css_set", "subsys"),
-    "CSS_SET_DFL_CGROUP": ("css_set", "dfl_cgrp"),
-    "CSS_CGROUP": ("cgroup_subsys_state", "cgroup"),
-    "CGROUP_KN": ("cgroup", "kn"),
-    "KN_ID": ("kernfs_node", "id"),
-    "SIGNAL_LIVE": ("signal_struct", "live"),
-}
-# And those of packets that wait for their verdict. Kernels before 6.4 have no hook for them; what an interrupt looks
-# like was tried on x86 only.
-_PACKET_FIELDS = {
-    "CONTEXT_STATE": ("bpf_nf_ctx", "state"),
-    "CONTEXT_SKB": ("bpf_nf_ctx", "skb"),
-    "STATE_SOCK": ("nf_hook_state", "sk"),
-    "SKB_LENGTH": ("sk_buff", "len"),
-    "SKB_MARK": ("sk_buff", "mark"),
-    "SKB_HEAD": ("sk_buff", "head"),
-    "SKB_NETWORK": ("sk_buff", "network_header"),
-    "NETNS_COOKIE": ("net", "net_cookie"),
-    "SOCK_NETNS": ("sock_common", "skc_net", "net"),
-    "SOCK_COOKIE": ("sock_common", "skc_cookie"),
-    "SOCK_OWNED": ("sock", "sk_lock", "owned"),
-    "SOCK_SOCKET": ("sock", "sk_socket"),
-    "FILE_INODE": ("file", "f_inode"),
-    "INODE_NUMBER": ("inode", "i_ino"),
-    "SOCKET_FILE": ("socket", "file"),
-    "REGS_CALL": ("pt_regs", "orig_ax"),
-    "TASK_STACK": ("task_struct", "stack"),
-    "TASK_FLAGS": ("task_struct", "flags"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,11 +104,13 @@ def attach(cgroup: Path, toolchain: Toolchain, extent: Extent) -> list[int]:
     STEP_MAPS, and then the links'. Raises BpfError; what the compiler or verifier has to say goes to standard error.
     May leave the process in another network namespace."""
     bcc = _import_bcc(toolchain.bcc)
-    kernel = _read_btf(toolchain.btf)
-    flags = [*_kernel_flags(kernel, extent), *_our_flags(extent)]
+    kernel = read_btf(toolchain.btf)
+    flags = [*definitions(kernel, FIELDS), *_our_flags(kernel, extent)]
     os.environ["BCC_KERNEL_SOURCE"] = str(HERE)  # our include tree instead of kernel headers
     faults = []
     for variant in toolchain.variants:
+        if "PACKETS" in variant and extent.judged is None:
+            continue
         try:
             loaded = _load(bcc, toolchain, [*flags, *_variant_flags(kernel, extent, variant)], extent)
             judged = list(_link_judged(loaded, extent))
@@ -255,13 +192,6 @@ def _source(layouts: tuple[records.Layout, ...]) -> bytes:
     return (program + "".join(layout.assertions() for layout in layouts)).encode()
 
 
-def _read_btf(btf: Path) -> Btf:
-    try:
-        return Btf(btf.read_bytes())
-    except OSError as error:
-        raise BpfError(f"{btf} can't be read ({error.strerror}): the kernel needs CONFIG_DEBUG_INFO_BTF") from error
-
-
 def _variant_flags(kernel: Btf, extent: Extent, variant: tuple[str, ...]) -> Iterator[str]:
     """Raises BpfError where this kernel has no such thing."""
     if "TYPED" in variant:
@@ -269,18 +199,12 @@ def _variant_flags(kernel: Btf, extent: Extent, variant: tuple[str, ...]) -> Ite
     if "PACKETS" in variant and extent.judged is not None:
         yield f"-DJUDGED_MARK={extent.judged.mark}u"
         yield f"-DJUDGED_MASK={extent.judged.mask}u"
-        for name, path in _PACKET_FIELDS.items():
-            yield f"-D{name}={kernel.offset(*path)}"
+        yield from definitions(kernel, PACKET_FIELDS)
 
 
-def _kernel_flags(kernel: Btf, extent: Extent) -> Iterator[str]:
-    for name, path in _FIELDS.items():
-        yield f"-D{name}={kernel.offset(*path)}"
+def _our_flags(kernel: Btf, extent: Extent) -> Iterator[str]:
     if extent.controller:
         yield f"-DLEGACY_CONTROLLER={kernel.enumerator('cgroup_subsys_id', f'{extent.controller}_cgrp_id')}"
-
-
-def _our_flags(extent: Extent) -> Iterator[str]:
     yield f"-I{HERE}"
     yield f"-DCONTEST_NS={records.CONTEST_NS}ull"
     yield f"-DDIGEST_FACTOR={records.DIGEST_FACTOR}ull"

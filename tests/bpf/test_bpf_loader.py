@@ -13,13 +13,15 @@ from pathlib import Path
 import pytest
 
 from bpf import records
-from bpf.compile import HOOKS, Toolchain
+from bpf.compile import HOOKS, USER_HOOKS, Extent, Toolchain
 from bpf.errors import BpfError
 from bpf.loader import start_loading
 from bpf.syscall import programs_at
-from tests.bpf.conftest import own_cgroup
+from tests.bpf.conftest import JUDGED, network_namespace, own_cgroup
 
 pytestmark = pytest.mark.kernel("root", "netns", "nft", "bpf", "cgroup2")
+
+ALL = HOOKS + USER_HOOKS
 
 
 @pytest.fixture
@@ -32,24 +34,35 @@ def attached_to(cgroup: Path) -> list[int]:
     """How many programs each hook has there."""
     directory = os.open(cgroup, os.O_RDONLY)
     try:
-        return [len(programs_at(directory, hook.attach_type)) for hook in HOOKS]
+        return [len(programs_at(directory, hook.attach_type)) for hook in ALL]
     finally:
         os.close(directory)
 
 
 def test_everything_is_attached_until_it_is_closed(cgroup: Path) -> None:
     attached = start_loading(cgroup).finish(20)
-    assert attached_to(cgroup) == [1] * len(HOOKS)
+    assert attached_to(cgroup) == [1] * len(ALL)
     attached.close()
     attached.close()  # twice does no harm
-    assert attached_to(cgroup) == [0] * len(HOOKS)
+    assert attached_to(cgroup) == [0] * len(ALL)
+
+
+def test_where_senders_are_seen_users_are_not_watched(cgroup: Path) -> None:
+    """The kernel has one program at each priority: that the second is there tells that the first is gone."""
+    with network_namespace("") as netns:
+        judged = replace(JUDGED, priorities=JUDGED.priorities[:1], network=netns)
+        for _ in range(2):
+            with start_loading(cgroup, Extent(judged=judged)).finish(20) as attached:
+                assert attached.sees_senders
+                assert attached_to(cgroup) == [1] * len(HOOKS) + [0] * len(USER_HOOKS)
+    assert attached_to(cgroup) == [0] * len(ALL)
 
 
 def test_two_guards_coexist(cgroup: Path) -> None:
     """One on a cgroup and one on a cgroup below it, or on the same: as `run` under `up`."""
     with start_loading(cgroup).finish(20), start_loading(cgroup).finish(20):
-        assert attached_to(cgroup) == [2] * len(HOOKS)
-    assert attached_to(cgroup) == [0] * len(HOOKS)
+        assert attached_to(cgroup) == [2] * len(ALL)
+    assert attached_to(cgroup) == [0] * len(ALL)
 
 
 def test_the_callers_folder_may_be_gone(cgroup: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,17 +83,17 @@ def test_a_killed_holder_leaves_nothing(cgroup: Path) -> None:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"up\n"
-        assert attached_to(cgroup) == [1] * len(HOOKS)
+        assert attached_to(cgroup) == [1] * len(ALL)
         holder.kill()
         holder.wait()
-        assert attached_to(cgroup) == [0] * len(HOOKS)
+        assert attached_to(cgroup) == [0] * len(ALL)
 
 
 def test_a_load_that_is_given_up_leaves_nothing(cgroup: Path) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     with closing(start_loading(cgroup)) as loading, pytest.raises(BpfError, match="not compiled within 0 s"):
         loading.finish(0)
-    assert attached_to(cgroup) == [0] * len(HOOKS)
+    assert attached_to(cgroup) == [0] * len(ALL)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
@@ -104,7 +117,7 @@ def test_a_fault_is_one_sentence_and_attaches_nothing(cgroup: Path, toolchain: T
         start_loading(cgroup, toolchain=toolchain).finish(20)
     assert complaint in str(failure.value)
     assert "\n" not in str(failure.value)
-    assert attached_to(cgroup) == [0] * len(HOOKS)
+    assert attached_to(cgroup) == [0] * len(ALL)
 
 
 def test_only_a_cgroup2_directory_will_do(tmp_path: Path, cgroup: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from bpf.owners import Owners
-from policy.values import address
-from tests.bpf.conftest import Bed
+from policy.values import Flow, Proto, address
+from tests.bpf.conftest import RESOLVER_PORT, Bed
 from tests.bpf.speakers import FAMILIES, PING, PINGS, facts
 
 pytestmark = pytest.mark.kernel("root", "netns", "nft", "bpf", "cgroup2")
@@ -67,6 +69,39 @@ def test_a_connected_socket_counts_for_who_sends_on_it(bed: Bed, sink: int, kind
     assert (owner.pid, owner.argv) == (child, connector.argv)
     assert child != connector.pid
     speaker.say("end")
+
+
+def test_a_question_counts_for_who_sends_it(bed: Bed) -> None:
+    """On a socket that another process connected."""
+    script = """
+s = udp("4"); s.connect(("198.51.100.7", 53))
+if os.fork() == 0: s.send(b"x"); print(os.getpid(), flush=True); wait(); os._exit(0)
+os.wait()
+"""
+    with bed.resolver("127.0.0.1", socket.SOCK_DGRAM) as resolver:
+        speaker = bed.speaker(script)
+        child, (client, port) = int(speaker.line()), resolver.client()
+    asked = Flow(Proto.UDP, address(client), port, address("127.0.0.1"), RESOLVER_PORT)
+    owner = bed.owners.of(asked)
+    assert owner is not None
+    assert owner.pid == child != speaker.pid
+
+
+@pytest.mark.parametrize("source", ["bpf", "older bpf"])
+def test_questions_to_two_servers_from_one_port(bed: Bed, source: str) -> None:
+    """As musl asks. Both are redirected to one place, so the kernel gives one of them another port."""
+    script = """
+s = udp("4"); s.bind(("", 0))
+for server in ("198.51.100.7", "198.51.100.8"): s.sendto(b"x", (server, 53))
+wait()
+"""
+    with bed.resolver("127.0.0.1", socket.SOCK_DGRAM) as resolver:
+        speaker = bed.speaker(script)
+        clients = [resolver.client() for _ in range(2)]
+    assert len(set(clients)) == 2
+    for client, port in clients:
+        asked = Flow(Proto.UDP, address(client), port, address("127.0.0.1"), RESOLVER_PORT)
+        assert bed.source(source).of(asked) == facts(speaker, bed)
 
 
 def test_what_the_kernel_sends_again_stays_its_sender_s(bed: Bed, sink: int) -> None:

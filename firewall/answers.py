@@ -14,12 +14,14 @@ from policy.values import Action, Flow, Seen
 class Answer(NamedTuple):
     """What becomes of a packet. `action` None holds it back, with all of its flow, until the flow has an action.
     `instead` goes in its place. `reset` is a packet that tells the other end of a connection of its end. `fresh`: it
-    begins one; what was held of an earlier one with the same ends is denied."""
+    begins one; what was held of an earlier one with the same ends is denied. `unproven`: it is
+    allowed, and may not arrive and come again as something else: its client is listened to until it was answered."""
 
     action: Action | None
     instead: bytes | None = None
     reset: bytes | None = None
     fresh: bool = False
+    unproven: bool = False
 
 
 class Judge[C](Protocol):

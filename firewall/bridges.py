@@ -11,7 +11,7 @@ from typing import Final
 
 from firewall.inner import SET
 from firewall.looking import NOT_SYN
-from firewall.marks import INBOUND, MASK, ONCE, OTHERS, TURNED, Mark
+from firewall.marks import HEARD, INBOUND, MASK, ONCE, OTHERS, TURNED, Mark
 from firewall.text import NOBODY, PORTS
 
 STANDING_UDP: Final = 180  # seconds of silence that end it; conntrack's own time-out for an assured UDP flow
@@ -68,7 +68,7 @@ def _passing() -> Iterator[str]:
 def enforcing(*, audit: bool) -> Iterator[str]:
     """INSPECT is refused: programs behind a bridge don't know the proxy's authority, nor can be made to."""
     denied = "allow" if audit else "turn_back"
-    states: dict[int, str] = {Mark.PASS: "clear", Mark.ALLOW: "allow", ONCE: "once", Mark.PEEK: "peek"}
+    states: dict[int, str] = {Mark.PASS: "clear", Mark.ALLOW: "allow", ONCE: "once", Mark.PEEK: "peek", HEARD: "heard"}
     states |= {Mark.INSPECT: denied, Mark.DENY: denied}
     words = ", ".join(f"{mark:#x} : goto {chain}" for mark, chain in states.items())
     yield f"meta mark & {MASK:#x} vmap {{ {words} }}"

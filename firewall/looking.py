@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Final
 
-from firewall.marks import MASK, OTHERS, STATE, Mark, connection_mark
+from firewall.marks import LISTENING, MASK, OTHERS, STATE, Mark, connection_mark
 
 NOT_SYN: Final = "meta l4proto tcp tcp flags & (syn | ack) != syn"
 # Lengths of a TCP header in words: 8 is one with timestamps, which nearly all have (RFC 7323); then by RFC 9293.
@@ -28,21 +28,34 @@ def opened(state: Mark, generations: Collection[int]) -> str:
 
 def kept(generations: Collection[int]) -> Iterator[str]:
     """For `known`: what goes on of connections that these generations have opened."""
-    for state, chain in ((Mark.PEEK, "jump empty"), (Mark.INSPECT, "goto pass")):
+    for state, chain in ((Mark.PEEK, "jump empty"), (LISTENING, "jump empty"), (Mark.INSPECT, "goto pass")):
         yield f"{opened(state, generations)} {NOT_SYN} {chain}"
 
 
 def remembering(generation: int) -> Iterator[tuple[str, list[str]]]:
     """Chains, by name, that `enforce` sends new ones to."""
-    for state, name in ((Mark.PEEK, "peeked"), (Mark.INSPECT, "inspected")):
+    for state, name in ((Mark.PEEK, "peeked"), (LISTENING, "heard"), (Mark.INSPECT, "inspected")):
         yield name, [f"ct mark set ct mark & {OTHERS:#x} | {connection_mark(state, generation):#x}", "goto clear"]
 
 
-def empty() -> Iterator[str]:
+def empty(then: str = "goto pass") -> Iterator[str]:
     """Segments that carry nothing: acknowledgements, and the end of a connection. The whole length is its headers'."""
     for words in _HEADERS:
-        yield f"ip hdrlength 5 ip length {20 + 4 * words} tcp doff {words} goto pass"
-        yield f"ip6 nexthdr tcp ip6 length {4 * words} tcp doff {words} goto pass"
+        yield f"ip hdrlength 5 ip length {20 + 4 * words} tcp doff {words} {then}"
+        yield f"ip6 nexthdr tcp ip6 length {4 * words} tcp doff {words} {then}"
+
+
+def hearing() -> str:
+    """On the prerouting hook: what a server sends whose client's words were let through. A router's error isn't its."""
+    return f"ct mark & {STATE:#x} == {LISTENING:#x} meta l4proto tcp ct direction reply goto answered"
+
+
+def answered(generations: Collection[int]) -> Iterator[str]:
+    """It has their words if it says something to them: an acknowledgement may be of what came before."""
+    yield from empty("return")
+    for generation in generations:
+        allowed = f"ct mark set ct mark & {OTHERS:#x} | {connection_mark(Mark.ALLOW, generation):#x}"
+        yield f"{opened(LISTENING, [generation])} {allowed}"
 
 
 def peek(*, audit: bool) -> Iterator[str]:

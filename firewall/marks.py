@@ -54,5 +54,11 @@ EXEMPT: Final = connection_mark(Mark.JUDGE, 0)
 # On a packet: allowed, and its flow's next one is judged again. No generation has that number.
 ONCE: Final = Mark.ALLOW | (GENERATIONS + 1) << _GENERATION
 
+# On a packet: allowed by its client's words, which may not arrive, and come again as others.
+HEARD: Final = Mark.PEEK | (GENERATIONS + 1) << _GENERATION
+
+# The state of its connection: what carries data is judged until the server has answered. (No question is marked there.)
+LISTENING: Final = Mark.DNS
+
 # A connection that we refuse to forward, while the refusal is on its way.
 TURNED: Final = connection_mark(Mark.DENY, 0)

@@ -16,7 +16,7 @@ from typing import Final, Self
 from netfilterqueue import NetfilterQueue, Packet
 
 from firewall.answers import Answer
-from firewall.marks import ONCE, OTHERS, Mark
+from firewall.marks import HEARD, ONCE, OTHERS, Mark
 from firewall.packet import COPIED, PacketError, parse_packet
 from policy.values import Action, Flow, Proto
 
@@ -73,10 +73,13 @@ class Queue:
 
     def release(self, flow: Flow, action: Action) -> None:
         """Answer the packets of this flow that were held back, in the order in which they came."""
+        self._release(flow, _VERDICTS.get(action, Mark.DENY))
+
+    def _release(self, flow: Flow, mark: int) -> None:
         held = self._held.pop(flow, [])
         self._holding -= len(held)
         for packet in held:
-            _give(packet, _VERDICTS.get(action, Mark.DENY))
+            _give(packet, mark)
 
     def close(self) -> None:
         """From now on the kernel drops what would be queued, and what is waiting. May be called twice."""
@@ -117,8 +120,8 @@ class Queue:
                 self._hold(flow, packet)
                 return None
             if self._held:
-                self.release(flow, Action.DENY if answer.fresh else answer.action)
-            return _VERDICTS.get(answer.action, Mark.DENY)
+                self._release(flow, Mark.DENY if answer.fresh else _mark(answer))
+            return _mark(answer)
         except PacketError as error:
             self._malformed(error, data)
         except Exception as error:  # noqa: BLE001 - the one boundary: this packet is denied, the guard lives on
@@ -131,6 +134,12 @@ class Queue:
             raise PacketError("too many packets wait for what their clients have to say")
         self._held.setdefault(flow, []).append(packet)
         self._holding += 1
+
+
+def _mark(answer: Answer) -> int:
+    if answer.unproven and answer.action is Action.ALLOW:
+        return HEARD
+    return _VERDICTS.get(answer.action or Action.DENY, Mark.DENY)
 
 
 def _give(packet: Packet, mark: int) -> None:

@@ -18,7 +18,7 @@ from firewall.bridges import STANDING_UDP
 from firewall.flowsets import flow_sets
 from firewall.inner import SET
 from firewall.looking import NOT_SYN
-from firewall.marks import EXEMPT, INBOUND, MASK, ONCE, OTHERS, Mark, connection_mark
+from firewall.marks import EXEMPT, HEARD, INBOUND, MASK, ONCE, OTHERS, Mark, connection_mark
 from firewall.plan import TABLE, Plan
 from firewall.text import NOBODY, PORTS, becomes, chain, hook, marked
 
@@ -31,7 +31,7 @@ JUDGED: Final = range(_JUDGE + 1, _QUEUE)  # who looks here sees packets that ar
 _ARRIVE: Final = -151  # on the input hook: before any rule that refuses, since its refusal is a reply
 
 
-_OF_A_GENERATION: Final = ("swift", "known", "keep", "peeked", "inspected")  # chains
+_OF_A_GENERATION: Final = ("swift", "known", "keep", "peeked", "heard", "inspected", "answered")  # chains
 # A program may bind to the loopback device and send to anywhere; a host that forwards would send it on.
 _TO_US: Final = 'oif "lo" fib daddr type local'
 # RFC 4861 section 4, RFC 2710 section 3, RFC 3810 section 5: without these an IPv6 link is dead.
@@ -59,6 +59,7 @@ def render(plan: Plan, *, queue_in_nft: bool) -> str:
     lines += hook("judge", f"filter hook output priority {_JUDGE}", "accept", _judge(plan))
     if queue_in_nft:
         lines += hook("hand_over", f"filter hook output priority {_QUEUE}", "accept", [_hand_over(plan)])
+    lines += hook("hear", f"filter hook prerouting priority {_JUDGE}", "accept", [looking.hearing()])
     lines += hook("steer", f"nat hook output priority {_STEER}", "accept", _steer(plan))
     default = "accept" if plan.audit else "drop"
     if plan.bridged_port is not None:
@@ -137,6 +138,7 @@ def _generation(generation: int, former: int | None = None) -> Iterator[str]:
     yield from chain("keep", [f"ct mark set ct mark & {OTHERS:#x} | {connection_mark(Mark.ALLOW, generation):#x}"])
     for name, rules in looking.remembering(generation):
         yield from chain(name, rules)
+    yield from chain("answered", looking.answered(generations))
 
 
 def _judge(plan: Plan) -> Iterator[str]:
@@ -224,7 +226,7 @@ def _enforce(plan: Plan) -> Iterator[str]:
     denied = "allow" if plan.audit else "refuse"
     inspect = denied if plan.proxy_port is None else "inspect"
     states: dict[int, str] = {Mark.PASS: "clear", Mark.DNS: "redirected", Mark.ALLOW: "allow", ONCE: "once"}
-    states |= {Mark.PEEK: "peek", Mark.INSPECT: inspect, Mark.DENY: denied}
+    states |= {Mark.PEEK: "peek", HEARD: "heard", Mark.INSPECT: inspect, Mark.DENY: denied}
     words = ", ".join(f"{mark:#x} : goto {leaf}" for mark, leaf in states.items())
     yield f"meta mark & {MASK:#x} vmap {{ {words} }}"
     yield "goto clear" if plan.audit else "counter name unjudged"

@@ -18,7 +18,7 @@ SYN, RST, ACK, URG = 0x02, 0x04, 0x10, 0x20
 _TCP: Final = Struct("!HHIIBBHHH")
 _CHECKSUM_V4, _CHECKSUM_TCP = 10, 16  # where they stand in their headers
 _TTL: Final = 64
-_NUMBERS: Final = 1 << 32  # sequence numbers come round
+NUMBERS: Final = 1 << 32  # sequence numbers come round
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def reset(packet: bytes, sequence: int) -> bytes:
     section 3.10.7.4); any other octet's number would be asked about first (RFC 5961 section 3.2)."""
     header = parse_header(packet)
     sport, dport, _, acknowledged, *_ = _TCP.unpack_from(packet, header.start)
-    tcp = _TCP.pack(sport, dport, sequence % _NUMBERS, acknowledged, 5 << 4, RST | ACK, 0, 0, 0)
+    tcp = _TCP.pack(sport, dport, sequence % NUMBERS, acknowledged, 5 << 4, RST | ACK, 0, 0, 0)
     if packet[0] >> 4 == 4:
         plain = bytes([0x45]) + packet[1:20]
     else:  # without extension headers

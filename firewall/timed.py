@@ -34,18 +34,19 @@ class Timed[K: Hashable, V]:
         self._entries.move_to_end(key)
         return value
 
-    def put(self, key: K, value: V, now: float) -> None:
-        """In the place of any earlier value. For each new one an old one is looked at, so that what nobody asks for
-        ends too."""
+    def put(self, key: K, value: V, now: float) -> V | None:
+        """In the place of any earlier value; what had to go for it. For each new one an old one is looked at, so that
+        what nobody asks for ends too."""
         entries = self._entries
         entries[key] = value, now
         entries.move_to_end(key)
         oldest = next(iter(entries))
         if now - entries[oldest][1] > self._idle:
             del entries[oldest]
-        if len(entries) > self._most:
-            entries.popitem(last=False)
-            self.evicted += 1
+        if len(entries) <= self._most:
+            return None
+        self.evicted += 1
+        return entries.popitem(last=False)[1][0]
 
     def pop(self, key: K) -> None:
         """Forget it; not there is fine."""

@@ -18,13 +18,14 @@ from dnsfw.channel import JudgedAgain
 from dnsfw.engine.gate import Gate, Past
 from firewall.conntrack import Conntrack
 from firewall.ctnetlink import Tracked
-from firewall.marks import MASK, STATE, Mark, generation_mark
+from firewall.marks import LISTENING, MASK, STATE, Mark, generation_mark
 from policy import Action
 
 # What the policy must say for a flow to go on, by what it said before. What reaches the proxy is judged there again.
 _JUDGED: Final = {
     Mark.ALLOW: frozenset({Action.ALLOW}),
     Mark.PEEK: frozenset({Action.ALLOW, Action.PEEK}),
+    LISTENING: frozenset({Action.ALLOW}),
     Mark.INSPECT: frozenset({Action.ALLOW, Action.INSPECT}),
 }
 _AT_ONCE: Final = 256  # flows, and then everything else for a moment

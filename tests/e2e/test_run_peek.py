@@ -125,6 +125,41 @@ def test_a_denied_name_does_not_go_out_with_the_rest_still_to_come(world: Playgr
     assert not [arrival for arrival in world.arrivals() if token.encode() in arrival.payload]
 
 
+# Sends a file that it changes behind the first packet, which dies on the way (ip(7), IP_TTL).
+CHANGED = """
+import mmap, os, socket, sys, time
+_, address, first, second = sys.argv
+first, second, v6 = bytes.fromhex(first), bytes.fromhex(second), ":" in address
+hops = (socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS) if v6 else (socket.IPPROTO_IP, socket.IP_TTL)
+file = os.memfd_create("words")
+os.ftruncate(file, mmap.PAGESIZE)
+with socket.socket(socket.AF_INET6 if v6 else socket.AF_INET) as sock, mmap.mmap(file, mmap.PAGESIZE) as words:
+    sock.settimeout(5)
+    sock.connect((address, 443))
+    sock.setsockopt(*hops, 1)
+    words[:len(first)] = first
+    os.sendfile(sock.fileno(), file, 0, len(first))
+    time.sleep(0.05)  # less than a packet's first repetition takes, which nothing tells of
+    words[:len(second)] = second
+    sock.setsockopt(*hops, 64)
+    try:
+        print(sock.recv(100).hex())
+    except OSError as error:
+        print(type(error).__name__)
+"""
+
+
+@V4_AND_V6
+def test_what_was_judged_does_not_come_again_as_something_else(world: Playground, inside: Inside, address: str) -> None:
+    here, there = said(HERE), "x" * len(HERE)
+    world.forget()
+    for words, good in ((here, True), (here.replace(HERE.encode(), there.encode()), False)):
+        done = inside.run(PYTHON, "-c", CHANGED, address, here.hex(), words.hex())
+        assert answered(done["out"]) if good else done["out"].strip() in RESET, done
+    arrived = b"".join(arrival.payload for arrival in world.arrivals())
+    assert (HERE.encode() in arrived, there.encode() in arrived) == (True, False)
+
+
 HTTP = {
     "its host": (HERE, True),
     "its host and port": (f"{HERE}:80", True),

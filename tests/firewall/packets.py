@@ -11,11 +11,18 @@ SYN, RST, PUSH_ACK, SYN_ACK, JUST_ACK = 0x02, 0x04, 0x18, 0x12, 0x10
 
 
 def tcp(
-    sequence: int, flags: int, data: bytes = b"", *, version: int = 4, port: int = 443, options: bytes = b""
+    sequence: int,
+    flags: int,
+    data: bytes = b"",
+    *,
+    version: int = 4,
+    port: int = 443,
+    options: bytes = b"",
+    acknowledged: int = 1,
 ) -> bytes:
-    """From CLIENT's port 40000; the acknowledgement is always 1."""
+    """From CLIENT's port 40000."""
     offset = 5 + len(options) // 4 << 4
-    fixed = struct.pack("!HHIIBBHHH", 40000, port, sequence % 2**32, 1, offset, flags, 1000, 0, 0)
+    fixed = struct.pack("!HHIIBBHHH", 40000, port, sequence % 2**32, acknowledged, offset, flags, 1000, 0, 0)
     return ip(6, fixed + options + data, version=version)
 
 

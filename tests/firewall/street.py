@@ -141,7 +141,7 @@ def only_the_allowed_port(flow: Flow) -> Action:
 class Listener:
     """A queue answered by a thread, and a record of what it saw."""
 
-    def __init__(self, end: End, judge: Callable[[Flow], Action], number: int = QUEUE) -> None:
+    def __init__(self, end: End, judge: Callable[[Flow], Action | Answer], number: int = QUEUE) -> None:
         self.flows: list[Flow] = []
         self.malformed: list[PacketError] = []
         self.faults: list[BaseException] = []
@@ -186,7 +186,8 @@ class Listener:
         with self._news:
             self.flows.append(flow)
             self._news.notify_all()
-        return Answer(self._judge(flow))
+        said = self._judge(flow)
+        return said if isinstance(said, Answer) else Answer(said)
 
     def _malformed(self, error: PacketError, _data: bytes) -> None:
         with self._news:
@@ -221,7 +222,7 @@ PLAN = Plan(RESOLVER, QUEUE)
 
 @contextmanager
 def guarding(
-    street: Street, plan: Plan = PLAN, judge: Callable[[Flow], Action] = only_the_allowed_port
+    street: Street, plan: Plan = PLAN, judge: Callable[[Flow], Action | Answer] = only_the_allowed_port
 ) -> Iterator[Guard]:
     """The inside of the street under a plan, its queue answered by `judge`. The table goes with the street."""
     with (

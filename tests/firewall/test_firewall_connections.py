@@ -33,8 +33,10 @@ class Line:
         self.table = Connections(self.judge)
         self.version, self.port, self.now, self.at = version, port, 0.0, 0
 
-    def send(self, sequence: int, flags: int, data: bytes = b"", *, copied: int | None = None) -> Answer:
-        packet = tcp(sequence, flags, data, version=self.version, port=self.port)[:copied]
+    def send(
+        self, sequence: int, flags: int, data: bytes = b"", *, copied: int | None = None, acknowledged: int = 1
+    ) -> Answer:
+        packet = tcp(sequence, flags, data, version=self.version, port=self.port, acknowledged=acknowledged)[:copied]
         return self.table.answer(parse_packet(packet), packet, self.now)
 
     def begin(self, data: bytes = b"") -> Answer:
@@ -212,6 +214,89 @@ def test_another_policy_judges_again() -> None:
     line.judge.policy, line.judge.good = 2, frozenset()
     assert line.say(b"x") is DENY
     assert line.judge.told == [Seen(Spoken.TLS, "a.example")] * 2
+
+
+UNPROVEN = Answer(ALLOW, unproven=True)
+# From which octet on, and what is said there after GOOD was let through.
+REPEATED = {
+    "all of it": (0, GOOD),
+    "its beginning": (0, GOOD[:100]),
+    "its end, and more": (100, GOOD[100:] + b"more"),
+    "what is behind it": (len(GOOD), b"more"),
+    "an octet before it": (-1, b"\0" + GOOD),
+    "nothing": (0, b""),
+}
+
+
+@pytest.mark.parametrize(("at", "data"), REPEATED.values(), ids=REPEATED)
+def test_words_may_come_again_as_they_were(at: int, data: bytes) -> None:
+    line = Line()
+    line.begin()
+    assert line.send(START + 1, PUSH_ACK, GOOD) == UNPROVEN
+    for _ in range(3):
+        assert line.send(START + 1 + at, PUSH_ACK, data) == UNPROVEN
+    assert len(line.judge.told) == 1
+
+
+OTHERWISE = {
+    "another name": (0, BAD),
+    "its end": (100, GOOD[100:-1] + b"?"),
+    "from before it": (-2, b"\0\0" + BAD),
+    "and more": (0, BAD + b"more"),
+}
+
+
+@pytest.mark.parametrize(("at", "data"), OTHERWISE.values(), ids=OTHERWISE)
+def test_other_words_in_their_place_are_denied(at: int, data: bytes) -> None:
+    """A program can change what it has sent until it is acknowledged, and see to it that it does not arrive."""
+    line = Line()
+    line.begin()
+    line.say(GOOD)
+    denied = line.send(START + 1 + at, PUSH_ACK, data)
+    assert denied.action is DENY
+    assert denied.reset is not None
+    assert read_segment(denied.reset).sequence == (START + 1) % 2**32
+    assert line.judge.problems == ["other words in the place of those that were judged"]
+    assert line.send(START + 1, PUSH_ACK, GOOD).action is DENY
+
+
+def test_words_that_can_t_be_seen_are_not_taken_for_the_same() -> None:
+    line = Line()
+    line.begin()
+    whole = GOOD + bytes(COPIED - 40 - len(GOOD))
+    assert line.send(START + 1, PUSH_ACK, whole) == UNPROVEN
+    assert line.send(START + 1, PUSH_ACK, whole + bytes(1000), copied=COPIED) == UNPROVEN
+    assert line.send(START, PUSH_ACK, b"\0" + whole + bytes(1000), copied=COPIED).action is DENY
+
+
+@pytest.mark.parametrize(
+    ("at", "acknowledged", "proven"),
+    [(len(GOOD), 2, True), (1 << 20, 1, True), (len(GOOD), 0, False), (60_000, 1, False)],
+    ids=["an answer", "far behind", "older news", "near"],
+)
+def test_what_has_arrived_is_compared_no_more(at: int, acknowledged: int, *, proven: bool) -> None:
+    line = Line()
+    line.begin()
+    line.say(GOOD)
+    assert line.send(START + 1 + at, PUSH_ACK, b"x", acknowledged=acknowledged) == Answer(ALLOW, unproven=not proven)
+    assert line.send(START + 1, PUSH_ACK, BAD).action is (ALLOW if proven else DENY)
+
+
+def test_what_was_forgotten_for_others_may_not_go_on() -> None:
+    table = Connections(judge := Names())
+
+    def send(port: int, sequence: int, flags: int, data: bytes, now: float) -> Action | None:
+        packet = tcp(sequence, flags, data, port=port)
+        return table.answer(parse_packet(packet), packet, now).action
+
+    for port in range(1, 1026):
+        send(port, START, SYN, b"", 0.0)
+        assert send(port, START + 1, PUSH_ACK, GOOD, 0.0) is ALLOW
+    assert send(2, START + 1, PUSH_ACK, GOOD, 1.0) is ALLOW
+    assert send(1, START + 1, PUSH_ACK, BAD, 1.0) is DENY
+    assert judge.problems == ["its first words are forgotten: too many connections were begun since"]
+    assert send(1, START + 1, PUSH_ACK, BAD, 200.0) is DENY
+    assert judge.problems[1:] == ["again"]  # by then nothing comes again
 
 
 def test_a_new_connection_with_the_same_ends_is_a_new_one() -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import socket
 import sys
+import termios
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,6 +15,7 @@ from itertools import chain, repeat
 
 import pytest
 
+from firewall.answers import Answer
 from firewall.marks import Mark, connection_mark
 from policy.values import Action, Flow
 from tests.firewall.street import (
@@ -34,18 +38,19 @@ from tests.firewall.street import (
 
 pytestmark = KERNEL
 
+UNPROVEN = Answer(Action.ALLOW, unproven=True)
 PROXY = 5301
 PROXIED = replace(PLAN, proxy_port=PROXY)
 
 
-def in_turn(*verdicts: Action) -> Callable[[Flow], Action]:
+def in_turn(*verdicts: Action | Answer) -> Callable[[Flow], Action | Answer]:
     """A judge that says these, and the last one for ever."""
     told = chain(verdicts, repeat(verdicts[-1]))
     return lambda _: next(told)
 
 
 @contextmanager
-def peeked(street: Street, version: int, *verdicts: Action) -> Iterator[tuple[Guard, Socket, Socket]]:
+def peeked(street: Street, version: int, *verdicts: Action | Answer) -> Iterator[tuple[Guard, Socket, Socket]]:
     """A guard that peeks first, and both ends of a connection that it let open."""
     far = (STRANGER[version], ALLOWED)
     with (
@@ -73,6 +78,50 @@ def test_a_peeked_connection_costs_the_queue_two_packets(street: Street, version
         client.shutdown(socket.SHUT_WR)
         assert server.recv(100) == b""
         assert len(guard.listener.flows) == 2
+
+
+def acknowledge(client: Socket, server: Socket) -> None:
+    """All that the client said, and nothing else."""
+    server.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+    until = time.monotonic() + PATIENCE
+    while any(fcntl.ioctl(client, termios.TIOCOUTQ, bytes(4))):
+        assert time.monotonic() < until
+        time.sleep(0.001)
+
+
+@BOTH
+def test_words_that_may_not_arrive_are_listened_to_until_the_server_answers(street: Street, version: int) -> None:
+    with peeked(street, version, UNPROVEN) as (guard, client, server):
+        for queued in (2, 3, 4):
+            client.sendall(b"words")
+            assert server.recv(100) == b"words"
+            acknowledge(client, server)
+            assert len(guard.listener.flows) == queued
+        server.sendall(b"answer")
+        assert client.recv(100) == b"answer"
+        for _ in range(3):
+            client.sendall(b"words")
+            assert server.recv(100) == b"words"
+        client.shutdown(socket.SHUT_WR)
+        assert server.recv(100) == b""
+        assert len(guard.listener.flows) == 4
+
+
+def test_another_generation_listens_on(street: Street) -> None:
+    with peeked(street, 4, UNPROVEN) as (guard, client, server):
+        client.sendall(b"words")
+        assert server.recv(100) == b"words"
+        guard.table.set_generation(1)
+        server.sendall(b"answer")  # under the former one nothing is worth anything
+        assert client.recv(100) == b"answer"
+        client.sendall(b"words")
+        assert server.recv(100) == b"words"
+        server.sendall(b"answer")
+        assert client.recv(100) == b"answer"
+        before = len(guard.listener.flows)
+        client.sendall(b"words")
+        assert server.recv(100) == b"words"
+        assert len(guard.listener.flows) == before
 
 
 @BOTH

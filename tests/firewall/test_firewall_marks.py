@@ -6,7 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from firewall.marks import EXEMPT, GENERATIONS, INBOUND, MASK, ONCE, OTHERS, Mark, connection_mark
+from firewall.marks import (
+    EXEMPT,
+    GENERATIONS,
+    HEARD,
+    INBOUND,
+    LISTENING,
+    MASK,
+    ONCE,
+    OTHERS,
+    TURNED,
+    Mark,
+    connection_mark,
+)
 
 
 def test_no_packet_mark_is_a_connection_mark() -> None:
@@ -14,7 +26,8 @@ def test_no_packet_mark_is_a_connection_mark() -> None:
     connections = {connection_mark(mark, generation) for mark in Mark for generation in range(GENERATIONS)}
     assert len(connections) == len(Mark) * GENERATIONS
     assert not connections & set(Mark)
-    assert ONCE not in connections | set(Mark)
+    assert not {ONCE, HEARD} & (connections | set(Mark))
+    assert not {INBOUND, EXEMPT, TURNED} & {connection_mark(LISTENING, generation) for generation in range(GENERATIONS)}
     assert not {INBOUND, EXEMPT} & {connection_mark(Mark.ALLOW, generation) for generation in range(GENERATIONS)}
 
 

@@ -99,6 +99,14 @@ class Batch:
             return taken
         return _none_for_now()
 
+    def name(self, slot: int) -> bytes:
+        """The name in this slot."""
+        return bytes(self.names[slot * self.name_size : (slot + 1) * self.name_size])
+
+    def is_of_one(self, count: int) -> bool:
+        """Whether the first so many slots all have the same name."""
+        return self.names[: count * self.name_size] == self.names[: self.name_size] * count
+
     def peer(self, name: bytes) -> tuple[Address, int]:
         """Whose address and port that is."""
         (port,) = _PORT.unpack_from(name)

@@ -78,13 +78,14 @@ class UdpListener:
 
     def _serve(self, count: int, now: float) -> None:
         """Answer what is in the first `count` slots. A repeated reply costs a look-up and no call of ours."""
-        batch, speaker, last, first = self._batch, None, bytearray(), 0
-        octets, names, replies, ready = batch.octets, batch.names, batch.replies, {}
+        batch, first, room = self._batch, 0, self._batch.room
+        octets, replies = batch.octets, batch.replies
+        speaker = self._speaker(batch.name(0), now)
+        ready, several = speaker.ready, not batch.is_of_one(count)
         for slot, size in enumerate(batch.sizes[:count].tolist()):
-            at = slot * batch.room
-            name = names[slot * batch.name_size : (slot + 1) * batch.name_size]
-            if speaker is None or name != last:
-                speaker, last = self._speaker(bytes(name), now), name
+            at = slot * room
+            if several and (name := batch.name(slot)) != speaker.name:
+                speaker = self._speaker(name, now)
                 ready = speaker.ready
             repeat = ready.get(bytes(octets[at + 2 : at + size]))
             if repeat is not None:

@@ -46,7 +46,7 @@ def test_each_datagram_has_its_slot_and_its_reply_goes_back(family: socket.Addre
         assert batch.sizes[: len(said)].tolist() == [0, 3, ROOM, ROOM], "what is too long is cut"
         slots = [bytes(batch.octets[at * ROOM : at * ROOM + size]) for at, size in enumerate(batch.sizes[:4])]
         assert slots == [data[:ROOM] for data in said]
-        name = bytes(batch.names[: batch.name_size])
+        name = batch.name(0)
         assert batch.peer(name) == (address(host), client.getsockname()[1])
         for slot in range(4):
             batch.put(slot, name, b"reply %d" % slot)

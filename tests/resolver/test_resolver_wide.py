@@ -71,7 +71,7 @@ def test_a_datagram_whose_address_is_not_told_is_an_error_and_the_next_is_not() 
         ours.setsockopt(socket.IPPROTO_IP, socket.IP_PKTINFO, 1)
         client.send(b"told")
         assert batch.receive(SLOTS) == 1
-        name = bytes(batch.names[: batch.name_size])
+        name = batch.name(0)
         assert batch.here(name) == address("127.0.0.2")
         assert name[32:36] == bytes(4), "a reply is tied to no interface"
     for sock in listeners.sockets:

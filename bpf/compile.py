@@ -6,6 +6,7 @@ and bcc keeps what it loads for as long as it lives.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import importlib.util
 import os
@@ -13,6 +14,7 @@ import socket
 import sys
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -53,6 +55,8 @@ USER_HOOKS = (
 ON_JUDGED = Hook("on_judged", 32, 45)  # BPF_PROG_TYPE_NETFILTER, BPF_NETFILTER
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)  # that it goes to
 _SO_NETNS_COOKIE = 71  # asm-generic/socket.h
+_NOBODY = 65534
+_SET_SECUREBITS, _NO_SETUID_FIXUP = 28, 4  # prctl(2), capabilities(7)
 _RAW_TRACEPOINT = 17  # BPF_PROG_TYPE_RAW_TRACEPOINT
 _TRACEPOINTS = {"on_fork": "sched_process_fork", "on_exec": "sched_process_exec", "on_exit": "sched_process_exit"}
 
@@ -130,7 +134,8 @@ class _Loaded(NamedTuple):
 
 
 def _load(bcc: ModuleType, toolchain: Toolchain, flags: list[str], extent: Extent) -> _Loaded:
-    program = bcc.BPF(text=_source(toolchain.layouts), cflags=flags)
+    with _not_root_by_name():
+        program = bcc.BPF(text=_source(toolchain.layouts), cflags=flags)
     seen = any(flag.startswith("-DJUDGED_MARK=") for flag in flags)
     hooks = [(hook, _load_hook(program, hook)) for hook in (HOOKS if seen else HOOKS + USER_HOOKS)]
     judged = [_load_hook(program, ON_JUDGED)] if seen else []
@@ -142,6 +147,19 @@ def _load(bcc: ModuleType, toolchain: Toolchain, flags: list[str], extent: Exten
         [trace(fd, point) for fd, point in loaded],
         judged,
     )
+
+
+@contextmanager
+def _not_root_by_name() -> Iterator[None]:
+    """With every capability: whom it takes for root bcc has all symbols of the kernel read for, twice, to know whether
+    there are helpers that owner.bpf.c takes by their numbers. That takes 0.1 s, which each start waits for."""
+    if ctypes.CDLL(None).prctl(_SET_SECUREBITS, _NO_SETUID_FIXUP, 0, 0, 0) == 0:
+        with suppress(OSError):  # a namespace without that user: then it takes its time
+            os.seteuid(_NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
 
 
 def _load_hook(program: Any, hook: Hook) -> int:

@@ -34,14 +34,17 @@ BPF_TABLE("array", u32, u64, counts, COUNTS);
 BPF_TABLE("array", u32, u64, parts, 1);               /* which are at work, for whoever takes the maps over */
 BPF_TABLE("array", u32, struct program, blank, 1);    /* zeros: too many for BPF's stack */
 
-/* bpf_probe_read_user(). By that name bcc would first look through all symbols of the kernel for it: 0.1 s a start. */
+/* bpf_probe_read_user() and the like by their numbers: names would be rewritten by bcc, which knows older kernels, and
+ * looks through all symbols of this one first. That takes 0.1 s (see bpf/compile.py). */
 static long (*read_user)(void *to, u32 length, const void *from) = (void *)BPF_FUNC_probe_read_user;
+static long (*read_kernel)(void *to, u32 length, const void *from) = (void *)BPF_FUNC_probe_read_kernel;
+static long (*read_kernel_str)(void *to, u32 length, const void *from) = (void *)BPF_FUNC_probe_read_kernel_str;
 
 /* A field of the kernel's, wherever its structure is. */
 #define FOLLOW(address, offset)                                                    \
   ({                                                                               \
     u64 found = 0;                                                                 \
-    bpf_probe_read_kernel(&found, sizeof(found), (void *)((address) + (offset))); \
+    read_kernel(&found, sizeof(found), (void *)((address) + (offset)));            \
     found;                                                                         \
   })
 
@@ -196,7 +199,7 @@ static inline void write_exe(struct program *program, u64 file) {
         if (mounts == 0) /* lazily unmounted: a root of anybody's making */
           program->flags |= PROGRAM_DELETED;
         else /* in a user namespace of one's own, one can mount anything anywhere: no path there is evidence */
-          bpf_probe_read_kernel(&level, sizeof(level), (void *)(FOLLOW(mounts, MNT_NS_USER_NS) + USER_NS_LEVEL));
+          read_kernel(&level, sizeof(level), (void *)(FOLLOW(mounts, MNT_NS_USER_NS) + USER_NS_LEVEL));
         if (level == 0)
           program->flags |= PROGRAM_EXE;
         return;
@@ -207,7 +210,7 @@ static inline void write_exe(struct program *program, u64 file) {
     }
     if (used >= EXE_BYTES)
       return;
-    int length = bpf_probe_read_kernel_str(program->exe + used, NAME_BYTES, (void *)FOLLOW(dentry, DENTRY_NAME));
+    int length = read_kernel_str(program->exe + used, NAME_BYTES, (void *)FOLLOW(dentry, DENTRY_NAME));
     if (length <= 1)
       return;
     program->exe_bytes = used + length;
@@ -264,7 +267,7 @@ static inline void write_program(struct process_key *process) {
     write_argv(draft, mm);
     write_place(draft, task);
     write_step(draft, process);
-    bpf_probe_read_kernel(draft->comm, sizeof(draft->comm), (void *)(task + TASK_COMM));
+    read_kernel(draft->comm, sizeof(draft->comm), (void *)(task + TASK_COMM));
     programs.update(process, draft);
     count(NEW_PROGRAMS);
   }
@@ -498,7 +501,7 @@ static inline int is_calling(u64 task) {
   u64 frame = 0, slot;
 
   asm volatile("*(u64 *)(%0 + 0) = r10" : : "r"(&slot) : "memory"); /* the verifier tells nobody where the stack is */
-  bpf_probe_read_kernel(&frame, sizeof(frame), &slot);
+  read_kernel(&frame, sizeof(frame), &slot);
   return frame - LOAD(task, TASK_STACK) < STACK_BYTES && FOLLOW(task_registers(task), REGS_CALL) != NO_CALL;
 }
 
@@ -536,7 +539,7 @@ static inline u64 socket_of(struct __sk_buff *skb) {
   struct bpf_sock *sk = skb->sk;
   u64 address = 0;
 
-  bpf_probe_read_kernel(&address, sizeof(address), &sk);
+  read_kernel(&address, sizeof(address), &sk);
   return address;
 }
 #endif
@@ -677,12 +680,12 @@ static inline int read_judged(u64 skb, struct flow_key *flow) {
   u8 header[40], transport[14] = {};
   u64 start = FOLLOW(skb, SKB_HEAD) + (u16)FOLLOW(skb, SKB_NETWORK), at;
 
-  if (bpf_probe_read_kernel(header, sizeof(header), (void *)start))
+  if (read_kernel(header, sizeof(header), (void *)start))
     return 0;
   at = start + read_addresses(header, flow);
   if (header[0] >> 4 == 6)
     at = skip_options(at, flow);
-  if (bpf_probe_read_kernel(transport, sizeof(transport), (void *)at))
+  if (read_kernel(transport, sizeof(transport), (void *)at))
     return 0;
   if (flow->protocol == (header[0] >> 4 == 4 ? ICMP : ICMPV6)) {
     __builtin_memcpy(&flow->source_port, transport + 4, 2);

@@ -155,11 +155,15 @@ class Owners:
 
 
 def _tcp(attached: Attached, flow: Flow) -> bytes | None:
-    """Who opened a connection, until it is seen who sends on it."""
+    """Who opened a connection, until it is seen who sends on it. None if that was another socket, as a raw one can."""
     opened = attached.connection(records.flow_key(flow))
     sent = attached.flows.get(records.flow_key(flow, judged=True)) if opened and attached.sees_senders else None
-    same = sent and opened and records.read_use(sent).cookie == records.read_use(opened).cookie
-    return sent if same else opened
+    if sent is None or opened is None:
+        return opened
+    begun, use = records.read_use(opened), records.read_use(sent)
+    if use.cookie == begun.cookie:
+        return sent
+    return opened if use.used_ns < begun.used_ns else None  # an earlier connection's
 
 
 def _udp(sources: Sources, flow: Flow) -> bytes | None:

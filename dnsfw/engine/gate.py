@@ -43,8 +43,9 @@ type OwnerOf = Callable[[Flow], Owner | None]
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """A connection that is looked into, with what was known when it was opened, which holds for its life. `names` are
-    those bound to its destination; with TLS to the proxy, the one that its client named."""
+    """A connection that is looked into, with what was known when it was opened: its owner, until another process speaks
+    first on it, and for its life the names bound to its destination; with TLS to the proxy, the one that its client
+    named."""
 
     flow: Flow
     owner: Owner | None
@@ -120,9 +121,10 @@ class Gate:
         return self._admit(Entry(flow, decision, owner, names), connection), connection
 
     def named(self, connection: Connection, seen: Seen) -> Action:
-        """May it go on, now that its client has spoken?"""
+        """May it go on, now that its client has spoken? Who speaks need not be who connected; who sent the datagram that
+        began a flow is known."""
         flow, names = connection.flow, self._known(connection, seen.name)
-        owner = self.owner_of(flow) or connection.owner  # who speaks need not be who connected
+        owner = self.owner_of(flow) if flow.proto == Proto.TCP else connection.owner
         entry = Entry(flow, identified(self.policy, flow, owner, names, seen), owner, names, seen=seen)
         said = names if seen.name is None else (seen.name,)
         return self._admit(entry, Connection(flow, owner, said))

@@ -71,6 +71,25 @@ def test_a_connected_socket_counts_for_who_sends_on_it(bed: Bed, sink: int, kind
     speaker.say("end")
 
 
+def test_what_a_raw_socket_sends_in_a_connection_s_name_is_nobody_s(bed: Bed, sink: int) -> None:
+    script = """
+import struct
+s = tcp("4"); s.connect(("198.51.100.7", int(sys.argv[1]))); s.send(b"x"); say_connected(s, 6); wait()
+if os.fork() == 0:
+    raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, 6)
+    ports = s.getsockname()[1], s.getpeername()[1]
+    raw.sendto(struct.pack("!HHIIBBHHH", *ports, 1, 1, 5 << 4, 16, 1000, 0, 0) + b"y", ("198.51.100.7", 0)); os._exit(0)
+os.wait(); print("sent", flush=True); wait()
+"""
+    speaker = bed.speaker(script, str(sink))
+    flow = speaker.flow()
+    assert bed.owners.of(flow) == facts(speaker, bed)
+    speaker.say("go")
+    assert speaker.line() == "sent"
+    assert bed.owners.of(flow) is None
+    assert bed.older.of(flow) == facts(speaker, bed)  # which can't see that
+
+
 def test_a_question_counts_for_who_sends_it(bed: Bed) -> None:
     """On a socket that another process connected."""
     script = """

@@ -121,8 +121,8 @@ class Gate:
         return self._admit(Entry(flow, decision, owner, names), connection), connection
 
     def named(self, connection: Connection, seen: Seen) -> Action:
-        """May it go on, now that its client has spoken? Who speaks need not be who connected; who sent the datagram that
-        began a flow is known."""
+        """May it go on, now that its client has spoken? Who speaks need not be who connected; who sent a flow's first
+        datagram is known."""
         flow, names = connection.flow, self._known(connection, seen.name)
         owner = self.owner_of(flow) if flow.proto == Proto.TCP else connection.owner
         entry = Entry(flow, identified(self.policy, flow, owner, names, seen), owner, names, seen=seen)

@@ -6,6 +6,7 @@ The command is in the guarded network namespace before it is anything else.
 
 from __future__ import annotations
 
+import glob
 import os
 import signal
 import sys
@@ -61,6 +62,16 @@ _HIDDEN_OF_USER = (
     "/run/user/{uid}/pipewire-0-manager",
     "/run/user/{uid}/emacs",
     "/tmp/tmux-{uid}",  # noqa: S108 - hidden, not used
+    "/run/user/{uid}/tmux-{uid}",
+    "/tmp/zellij-{uid}",  # noqa: S108 - hidden, not used
+    "/run/user/{uid}/zellij",
+    "/tmp/nvim.{name}",  # noqa: S108 - hidden, not used
+    "/run/user/{uid}/nvim.*",
+    # Window managers start what they are told to.
+    "/run/user/{uid}/i3",
+    "/run/user/{uid}/sway-ipc.*",
+    "/run/user/{uid}/hypr",
+    "/run/user/{uid}/gvfsd",  # mounts from any address
     "/run/dnsfw",
 )
 _READ_ONLY = ("/proc/sys", "/proc/sysrq-trigger", "/sys")
@@ -141,9 +152,12 @@ def _arrange_mounts(command: Command) -> None:
     for source, shown in command.views:  # before our own directories are out of sight, or shown as what programs trust
         namespaces.show(source, shown)
     known = {shown for _, shown in command.views}
-    for path in (*_HIDDEN, *(path.format(uid=command.user.uid, home=command.user.home) for path in _HIDDEN_OF_USER)):
-        if path not in known:
-            _hide(path)
+    user = command.user
+    own = {"uid": user.uid, "home": glob.escape(user.home), "name": glob.escape(user.name)}
+    for pattern in (*_HIDDEN, *(pattern.format(**own) for pattern in _HIDDEN_OF_USER)):
+        for path in map(str, Path("/").glob(pattern.lstrip("/"))):
+            if path not in known:
+                _hide(path)
     # All of cgroup2: a user may own cgroups, and a process that moves there is out of attribution's sight.
     for path in (*_READ_ONLY, str(cgroups.find_root())):
         if Path(path).exists():

@@ -34,6 +34,9 @@ HIDDEN_OF_USER = [
     "/run/user/{uid}/podman/podman.sock",
     "/run/user/{uid}/gnupg/S.dirmngr",
     "/run/user/{uid}/pulse/native",
+    "/run/user/{uid}/nvim.4711.0",
+    "/run/user/{uid}/sway-ipc.{uid}.4711.sock",
+    "/run/user/{uid}/i3/ipc-socket.4711",
 ]
 IN_SIGHT = "/run/harmless/own.sock"
 

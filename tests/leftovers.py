@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import socket
 import subprocess
 from contextlib import suppress
@@ -21,7 +22,7 @@ def on_this_machine() -> set[str]:
     live = {run for run in runs if _lives(run)}
     found = {f"run {run}" for run in runs - live}
     found |= {f"network namespace {path.name}" for path in Path("/run/netns").glob("dnsfw*")}
-    found |= {f"cgroup {path}" for path in _cgroups() if not _is_populated(path)}
+    found |= {f"cgroup {path}" for path in _cgroups() if not _is_populated(path) and not _is_anothers(path)}
     found |= {f"interface {name}" for _, name in socket.if_nameindex() if name.startswith("dnsfw")}
     found |= {f"nft {line}" for line in _nft_tables() if "dnsfw" in line}
     return {line for line in found if not any(run.name in line for run in live)}
@@ -54,6 +55,12 @@ def _lives(run: Path) -> bool:
 
 def _cgroups() -> set[Path]:
     return {path for depth in ("*", "*/*") for path in Path("/sys/fs/cgroup").glob(f"{depth}dnsfw*")}
+
+
+def _is_anothers(cgroup: Path) -> bool:
+    """Made by tests that are run elsewhere on this machine, just now (tests/bpf/conftest.py)."""
+    maker = re.match(r"dnsfw-test-(\d+)-", cgroup.name)
+    return maker is not None and int(maker[1]) != os.getpid() and Path("/proc", maker[1]).exists()
 
 
 def _is_populated(cgroup: Path) -> bool:

@@ -247,6 +247,8 @@ def test_the_query_is_in_no_record(bed: Bed) -> None:
         get("/", "py.example", "X Y: a"),
         get("/", "py.example", ": a"),
         get("/", "py.example", "no colon"),
+        get("/", "py.example", "X-HTTP-Method-Override: DELETE"),
+        get("/", "py.example", "x-original-url: /secret"),
         get("/\0"),
         get("/a?b\x01c"),
     ],

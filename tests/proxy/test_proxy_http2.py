@@ -116,6 +116,7 @@ def test_paths_are_understood_as_by_nginx_or_denied(bed: Bed) -> None:
         fields((b"x\r\nhost", b"other.example")),
         fields((b"X-Upper", b"a")),
         fields((b"x y", b"a")),
+        fields((b"x-rewrite-url", b"/secret")),
         fields((b"connection", b"keep-alive")),
         fields((b"transfer-encoding", b"chunked")),
         fields((b"content-length", b"5")),

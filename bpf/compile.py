@@ -28,13 +28,14 @@ from bpf.fields import FIELDS, PACKET_FIELDS, definitions, read_btf
 from bpf.syscall import Map, link_to_cgroup, link_to_output, trace
 
 HERE = Path(__file__).parent
+_TEXTS = ("owner", "steps", "program", "user", "sender")  # one program: bcc rewrites nothing in what is included
 MAPS = ("flows", "connections", "sockets", "programs", "watched", "counts", "parts")
 STEP_MAPS = ("steps",)
 
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """A function of owner.bpf.c and where it goes: enum bpf_prog_type and bpf_attach_type of linux/bpf.h."""
+    """A function of the program's and where it goes: enum bpf_prog_type and bpf_attach_type of linux/bpf.h."""
 
     function: str
     program_type: int
@@ -152,7 +153,7 @@ def _load(bcc: ModuleType, toolchain: Toolchain, flags: list[str], extent: Exten
 @contextmanager
 def _not_root_by_name() -> Iterator[None]:
     """With every capability: whom it takes for root bcc has all symbols of the kernel read for, twice, to know whether
-    there are helpers that owner.bpf.c takes by their numbers. That takes 0.1 s, which each start waits for."""
+    there are helpers that the program takes by their numbers. That takes 0.1 s, which each start waits for."""
     if ctypes.CDLL(None).prctl(_SET_SECUREBITS, _NO_SETUID_FIXUP, 0, 0, 0) == 0:
         with suppress(OSError):  # a namespace without that user: then it takes its time
             os.seteuid(_NOBODY)
@@ -206,7 +207,7 @@ def _tell(loaded: _Loaded, extent: Extent) -> None:
 
 
 def _source(layouts: tuple[records.Layout, ...]) -> bytes:
-    program = (HERE / "owner.bpf.c").read_text()
+    program = "".join((HERE / f"{part}.bpf.c").read_text() for part in _TEXTS)
     return (program + "".join(layout.assertions() for layout in layouts)).encode()
 
 

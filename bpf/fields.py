@@ -1,6 +1,6 @@
 """Where this kernel keeps what the program reads of it: definitions for the compiler.
 
-Law: the only list of the kernel's fields that owner.bpf.c follows.
+Law: the only list of the kernel's fields that the program follows.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The process behind a flow.
 
 Law: `of` never raises for what a foreign process did, reads no /proc, and prefers None to a guess: an unknown owner
-satisfies no attribute. Which hook knows which flow stands in owner.bpf.c.
+satisfies no attribute. Which hook knows which flow stands in user.bpf.c and sender.bpf.c.
 """
 
 from __future__ import annotations

@@ -202,7 +202,7 @@ _OWNER_WORDS = struct.Struct("=8Q")
 
 
 def digest(seed: int, words: tuple[int, ...]) -> int:
-    """As in owner.bpf.c."""
+    """As in user.bpf.c."""
     for word in words:
         seed = (seed ^ word) * DIGEST_FACTOR & 0xFFFFFFFFFFFFFFFF
         seed ^= seed >> 32

@@ -23,6 +23,8 @@ from mitmproxy.proxy.layers.http._events import (
 )
 from mitmproxy.proxy.layers.http._http1 import Http1Client, Http1Connection, Http1Server, make_error_response
 
+from proxy.heads import OVERRIDING
+
 HEAD_OCTETS = 1 << 16
 HEAD_SECONDS = "dnsfw_head_seconds"  # an option, as mitmproxy has them: from a head's first octet to its last
 _AHEAD_OCTETS = 1 << 20  # of further requests, while one is answered (RFC 9112 section 9.3.2)
@@ -31,6 +33,7 @@ _INTERIM = re.compile(rb"HTTP/1\.[01] 1(?!01)[0-9]{2} ")  # RFC 9110 section 15.
 _NOT_AT_THE_END = frozenset(
     {b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"te", b"trailer", b"expect"}
     | {b"authorization", b"cookie", b"set-cookie", b"content-encoding", b"content-type", b"content-range"}
+    | OVERRIDING
 )
 
 

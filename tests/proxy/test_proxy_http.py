@@ -120,7 +120,7 @@ def test_a_server_can_t_leave_http_by_itself(bed: Bed, origin: Origin) -> None:
 
 
 def test_trailers_pass_both_ways_but_those_that_would_change_the_request(bed: Bed, origin: Origin) -> None:
-    body = b"3\r\nabc\r\n0\r\nX-Sum: 6\r\nHost: api.example\r\nContent-Length: 7\r\n\r\n"
+    body = b"3\r\nabc\r\n0\r\nX-Sum: 6\r\nHost: api.example\r\nContent-Length: 7\r\nX-HTTP-Method: PUT\r\n\r\n"
     with talk(bed, PYTHON, "py.example") as client:
         request = b"POST /trailers HTTP/1.1\r\nHost: py.example\r\nTransfer-Encoding: chunked\r\n\r\n" + body
         client.sendall(request)

@@ -6,11 +6,11 @@ its checksums.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from struct import Struct
 from typing import Final
 
 from firewall.packet import Header, parse_header
+from policy.value import Value
 
 SYN, RST, ACK, URG = 0x02, 0x04, 0x10, 0x20
 
@@ -21,8 +21,7 @@ _TTL: Final = 64
 NUMBERS: Final = 1 << 32  # sequence numbers come round
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(Value, frozen=True):
     """`data` is what came of the octets from `sequence` on (a SYN takes one of its own before them); `cut` says that
     the packet had more than was copied. `ends` are the connection's, in octets: a key that costs less than a flow."""
 

@@ -49,8 +49,7 @@ class Proto(IntEnum):
     ICMPV6 = 58
 
 
-@dataclass(frozen=True, slots=True)
-class Flow:
+class Flow(Value, frozen=True):
     """A transport 5-tuple, in the direction of the first packet.
 
     `proto` is the IP protocol number. Ports are host-order integers, 0 where the protocol has none. An ICMP or

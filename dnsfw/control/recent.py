@@ -5,9 +5,8 @@ Law: bounded, and cheap to feed from a packet's path. One entry for each process
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass, field
-
-from cachetools import LRUCache
 
 from dnsfw.journal.records import Entry
 from policy import Action, Flow
@@ -30,7 +29,7 @@ class Judged:
 class Recent:
     """The flows of the last entries, the least recent forgotten first."""
 
-    _table: LRUCache[_Key, Judged] = field(default_factory=lambda: LRUCache(_KEPT))
+    _table: OrderedDict[_Key, Judged] = field(default_factory=OrderedDict)
 
     def take(self, entry: Entry, when: float) -> None:
         """Remember a flow; anything else is none."""
@@ -40,10 +39,13 @@ class Recent:
         allowed = entry.decision.action is not Action.DENY
         key = (flow.proto, flow.dst, flow.dport, entry.owner and entry.owner.exe, allowed)
         known = self._table.get(key)
-        if known is None:
-            self._table[key] = Judged(entry, when, entry.times)
-        else:
+        if known is not None:
             known.latest, known.when, known.count = entry, when, known.count + entry.times
+            self._table.move_to_end(key)
+            return
+        self._table[key] = Judged(entry, when, entry.times)
+        if len(self._table) > _KEPT:
+            self._table.popitem(last=False)
 
     def latest_first(self) -> list[Judged]:
         return sorted(self._table.values(), key=lambda judged: -judged.when)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from dnsfw.engine.admitted import SILENCE, Admission, Admitted
 from dnsfw.journal.records import Entry
 from policy import (
     Action,
+    Address,
     Bindings,
     Budgets,
     Decision,
@@ -33,16 +34,17 @@ from policy import (
     resolvable,
     unpacked,
 )
+from policy.value import Value
 from resolver.judge import Ruling
 
 _WITHOUT_LIFE = (Proto.UDP, Proto.ICMP, Proto.ICMPV6)  # no packet says that a flow of these begins, or is over
+_PLACES = 1_024  # that flows were opened to, and by whom
 _REMEMBERED = 4_096  # decisions about names: pure, and asked for again with every cached answer
 
 type OwnerOf = Callable[[Flow], Owner | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Connection:
+class Connection(Value, frozen=True):
     """A connection that is looked into, with what was known when it was opened: its owner, until another process speaks
     first on it, and for its life the names bound to its destination; with TLS to the proxy, the one that its client
     named."""
@@ -80,6 +82,7 @@ class Gate:
     inspects: Callable[[], bool] = field(default=_never)
     awaits: Callable[[Owner], bool] = field(default=_never)
     _resolvable: Callable[[str, Owner | None], Decision] = field(init=False, repr=False)
+    _opened: dict[tuple[object, ...], tuple[Decision, Address, Owner | None]] = field(init=False, repr=False)
     _denies_owners: bool = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -89,6 +92,7 @@ class Gate:
         """Judge by this one from now on; nothing decided by another is remembered."""
         self.policy = policy
         self._resolvable = lru_cache(_REMEMBERED)(partial(resolvable, policy))
+        self._opened = {}
         self._denies_owners = any(rule.who and rule.action is Action.DENY for rule in policy.rules)
 
     def query(self, query: Query) -> Decision:
@@ -113,12 +117,23 @@ class Gate:
             self.admitted.forget(flow)
         names = self._names(flow, owner, now)
         connection = Connection(flow, owner, names)
-        decision = decide(self.policy, flow, owner, names, peek=True)
+        decision = self._opening(flow, owner, names)
         if decision.action is Action.INSPECT and not self.inspects():
             decision = decision.but(action=Action.DENY, reason=Reason.PROXY)
         if decision.action is Action.PEEK and flow.proto == Proto.UDP:
             return Action.PEEK, connection
         return self._admit(Entry(flow, decision, owner, names), connection), connection
+
+    def _opening(self, flow: Flow, owner: Owner | None, names: tuple[str, ...]) -> Decision:
+        """As `decide`, remembered: where a flow comes from has no say in it. A program opens many to few places, and
+        addresses and owners are the same objects then; they hash slowly, and what is remembered keeps them alive."""
+        key = (flow.proto, flow.dport, id(flow.dst), id(owner), names)
+        known = self._opened.get(key)
+        if known is None:
+            if len(self._opened) >= _PLACES:
+                self._opened.clear()
+            known = self._opened[key] = decide(self.policy, flow, owner, names, peek=True), flow.dst, owner
+        return known[0]
 
     def named(self, connection: Connection, seen: Seen) -> Action:
         """May it go on, now that its client has spoken? Who speaks need not be who connected; who sent a flow's first
@@ -210,7 +225,7 @@ class Gate:
         """What becomes of a connection of the proxy's whose client wants TLS with this host; from here on it is that
         host's alone. Where its requests are to be looked into, there is nothing to record yet."""
         flow, owner, names = connection.flow, connection.owner, self._known(connection, name)
-        theirs = replace(connection, names=tuple(one for one in names if one == name))
+        theirs = connection.but(names=tuple(one for one in names if one == name))
         decision = greeted(self.policy, flow, owner, names, name)
         if decision.action is not Action.DENY:
             self.admitted.note(flow, Admission(owner, theirs.names, self.clock(), self.sent_to_proxy(flow)))

@@ -95,6 +95,6 @@ def test_a_question_that_is_redirected_on_its_way(behind: Behind) -> None:
             speaker = behind.speaker(style, kind, destination, "53", sender)
             sent = speaker.flow()
             ours = address("fd88::1" if kind == "6" else "10.88.0.1")
-            asked = replace(sent, dst=ours, dport=RESOLVER_PORT)
+            asked = sent.but(dst=ours, dport=RESOLVER_PORT)
             assert behind.owners.of(asked) == facts(speaker, behind.bed), (style, destination)
             speaker.end()

@@ -43,7 +43,7 @@ def test_owner_of_a_redirected_query(bed: Bed, style: str, family: str, source: 
         speaker = bed.speaker(STYLES[style], kind, destination, "53", sender)
         sent = speaker.flow()
         assert resolver.client() == (str(sent.src), sent.sport)
-    asked = replace(sent, dst=address(host), dport=RESOLVER_PORT)
+    asked = sent.but(dst=address(host), dport=RESOLVER_PORT)
     assert bed.source(source).of(asked) == facts(speaker, bed)
 
 

@@ -19,7 +19,7 @@ UDP = Flow(Proto.UDP, HERE, 40000, THERE, 443)
 
 
 def numbered(number: int) -> Flow:
-    return replace(TCP, sport=number)
+    return TCP.but(sport=number)
 
 
 def test_the_oldest_go_first_and_a_newer_flow_takes_an_older_one_s_place() -> None:
@@ -33,11 +33,11 @@ def test_the_oldest_go_first_and_a_newer_flow_takes_an_older_one_s_place() -> No
 @pytest.mark.parametrize(
     "other",
     [
-        replace(TCP, proto=Proto.UDP),
-        replace(TCP, sport=1),
-        replace(TCP, dport=1),
-        replace(TCP, src=THERE, dst=HERE),
-        replace(TCP, src=address("2001:db8::1"), dst=address("2001:db8::2")),
+        TCP.but(proto=Proto.UDP),
+        TCP.but(sport=1),
+        TCP.but(dport=1),
+        TCP.but(src=THERE, dst=HERE),
+        TCP.but(src=address("2001:db8::1"), dst=address("2001:db8::2")),
     ],
     ids=["proto", "sport", "dport", "ends", "version"],
 )
@@ -45,7 +45,7 @@ def test_a_flow_is_told_by_all_of_it(other: Flow) -> None:
     admitted = Admitted()
     admitted.note(TCP, Admission(GIT, ("a.example",), 0.0))
     assert admitted.of(other) is None
-    assert admitted.of(replace(TCP)) is not None
+    assert admitted.of(TCP.but()) is not None
 
 
 @dataclass
@@ -129,8 +129,8 @@ def test_an_expired_binding_stops_new_flows_only() -> None:
     for _ in range(10):
         world.now += SILENCE / 2
         assert begun(gate, UDP) is Action.ALLOW
-    assert begun(gate, replace(UDP, sport=1)) is Action.DENY
-    assert begun(gate, replace(TCP, sport=1)) is Action.DENY
+    assert begun(gate, UDP.but(sport=1)) is Action.DENY
+    assert begun(gate, TCP.but(sport=1)) is Action.DENY
     world.owner = replace(GIT, pid=8)
     assert begun(gate, UDP) is Action.DENY
     world.owner = GIT
@@ -151,4 +151,4 @@ def test_no_lease_is_given_where_the_process_has_a_say(policy: str, action: Acti
     """Another one may send from the same port next."""
     gate = World().gate(policy)
     assert begun(gate, UDP) is action
-    assert begun(gate, replace(UDP, proto=Proto.TCP)) is Action.DENY
+    assert begun(gate, UDP.but(proto=Proto.TCP)) is Action.DENY

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
@@ -222,7 +221,7 @@ def test_repeats_are_one_record_with_their_count(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal", "enforce", ROOT, Keeping(clock=lambda: float(next(ticks))))
     for number in range(10):
         for name in ("a.example", "b.example"):
-            client = replace(CLIENT, sport=40_000 + number)
+            client = CLIENT.but(sport=40_000 + number)
             journal.record(Entry(Query(name, 1, client), DENIED, None, ()))
     journal.start()
     journal.close()
@@ -258,8 +257,8 @@ def test_folding_loses_no_count_and_joins_only_what_is_alike(made: list[tuple[En
     [
         {"subject": Query("example.com", 28, CLIENT)},
         {"subject": Query("example.net", 1, CLIENT)},
-        {"subject": Query("example.com", 1, replace(CLIENT, src=ip_address("127.0.0.2")))},
-        {"subject": Query("example.com", 1, replace(CLIENT, proto=6))},
+        {"subject": Query("example.com", 1, CLIENT.but(src=ip_address("127.0.0.2")))},
+        {"subject": Query("example.com", 1, CLIENT.but(proto=6))},
         {"decision": Decision(Action.ALLOW, Reason.ALLOW_RULE, None, None)},
         {"owner": Owner(7, 70, 1000, "/bin/x", (), "/")},
         {"names": ("a",)},

@@ -10,13 +10,15 @@ from ipaddress import IPv6Address
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dnsfw.engine.gate import Gate
 from dnsfw.journal.records import Entry, SeenRecord, to_record
 from dnsfw.journal.tally import Tally
 from dnsfw.journal.writer import Journal, Keeping
 from dnsfw.machine.privilege import ROOT
-from policy import Action, Bindings, Decision, Flow, Owner, Proto, Query, Reason, Seen, Spoken, address
+from policy import Action, Bindings, Decision, Flow, Owner, Proto, Query, Reason, Seen, Spoken, address, decide
 from policy.parse import parse
 
 CLIENT = address("198.18.0.2")
@@ -49,6 +51,37 @@ def test_a_flow_is_judged_by_the_names_bound_to_its_destination_and_its_owner() 
     assert [entry.names for entry in entries] == [(), ("allowed.example",)]
     assert entries[-1].owner is OWNER
     assert judge.query(query("allowed.example")).action is Action.ALLOW
+
+
+RULES = "allowed.example exe=/usr/bin/git\n198.51.100.0/24:80 user=1001\nother.example:443/udp\n!203.0.113.66:22\n"
+FLOWS = st.builds(
+    Flow,
+    st.sampled_from([Proto.TCP, Proto.UDP]),
+    st.builds(address, st.sampled_from(["198.18.0.2", "192.0.2.7"])),
+    st.integers(1, 3),
+    st.sampled_from([GOOD, EVIL]),  # the same objects, as of packets
+    st.sampled_from([22, 80, 443]),
+)
+OWNERS = st.sampled_from([None, OWNER, replace(OWNER, uid=1001), replace(OWNER, exe="/bin/nc")])
+NAMES = st.sampled_from([(), ("allowed.example",), ("other.example",), ("allowed.example", "other.example")])
+
+
+@given(st.lists(st.tuples(FLOWS, OWNERS, NAMES, st.integers(0, 9)), min_size=20, max_size=40))
+def test_what_is_remembered_of_places_is_what_policy_says(
+    opened: list[tuple[Flow, Owner | None, tuple[str, ...], int]],
+) -> None:
+    entries: list[Entry] = []
+    now, owner = NOW, None
+    judge = Gate(parse(RULES, "p"), Bindings(), lambda _: owner, entries.append, lambda: now)
+    for one, owner, names, changed in opened:
+        now += 1000  # what was bound, and what a UDP flow was let through as, has run out
+        for name in names:
+            judge.bindings.bind(name, [(one.dst, 60.0)], now)
+        if changed == 0:
+            judge.adopt(parse("" if judge.policy.rules else RULES, "p"))
+        expected = decide(judge.policy, one, owner, names, peek=True).action
+        assert judge.open(one)[0] is expected
+    assert all(entry.decision.action is not Action.PEEK or entry.names for entry in entries)
 
 
 def test_an_unknown_owner_satisfies_no_attribute() -> None:

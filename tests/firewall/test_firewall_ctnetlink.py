@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -18,7 +17,7 @@ V4 = Flow(Proto.TCP, address("198.18.0.2"), 40000, address("192.0.2.1"), 443)
 V6 = Flow(Proto.UDP, address("2001:db8::1"), 5353, address("2001:db8::2"), 53)
 PING = Flow(Proto.ICMP, address("198.18.0.2"), 77, address("192.0.2.1"), 0)
 PING_V6 = Flow(Proto.ICMPV6, address("2001:db8::1"), 78, address("2001:db8::2"), 0)
-SCTP = replace(V4, proto=132, sport=0, dport=0)
+SCTP = V4.but(proto=132, sport=0, dport=0)
 
 
 def attribute(kind: int, value: bytes, *, nested: bool = False) -> bytes:

@@ -243,7 +243,7 @@ def test_what_does_not_fit_is_truncated_over_udp_and_whole_over_tcp() -> None:
     world = World()
     reply = world.resolves(question(), *many)
     assert (reply.header.tc, reply.rr) == (1, [])
-    tcp = replace(CLIENT, proto=Proto.TCP)
+    tcp = CLIENT.but(proto=Proto.TCP)
     whole = world.asks(question(), client=tcp)
     assert whole is not None
     assert (whole.header.tc, len(whole.rr)) == (0, 100)

@@ -72,6 +72,23 @@ def test_the_callers_folder_may_be_gone(cgroup: Path, tmp_path: Path, monkeypatc
     start_loading(cgroup).finish(20).close()
 
 
+LOAD = """
+import sys; sys.path.insert(0, sys.argv[2])
+from pathlib import Path; from bpf.loader import start_loading
+start_loading(Path(sys.argv[1])).finish(10).close()
+"""
+
+
+def test_nobody_reads_the_kernel_s_symbols(cgroup: Path, tmp_path: Path) -> None:
+    """That takes 0.1 s of a start. In their place is a pipe that nobody writes to: who opens it waits for ever."""
+    os.mkfifo(tmp_path / "pipe")
+    hidden = 'mount --bind "$0" /proc/kallsyms; exec "$@"'
+    load = [sys.executable, "-c", LOAD, str(cgroup), str(Path(__file__).parents[2])]
+    private = ["unshare", "--mount", "sh", "-ec", hidden, str(tmp_path / "pipe"), *load]
+    done = subprocess.run(private, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_killed_holder_leaves_nothing(cgroup: Path) -> None:
     script = (
         "import sys; sys.path.insert(0, sys.argv[2]);"

@@ -36,8 +36,7 @@ _CONNECTED = 1  # TCP_ESTABLISHED (net/tcp_states.h); a connected UDP socket has
 # The states in which a TCP connection may still send: established, fin-wait-1, -2, close-wait, last-ack, closing.
 _UP = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11
 _MAY_SEND = {Proto.TCP: _UP | 1 << 2, Proto.UDP: 1 << _CONNECTED}  # syn-sent, too
-_ENDS_END = _ANSWER.size + _SOCKET_ID.size
-_ID_END = _ENDS_END + _SCOPE.size
+_ID_END = _ANSWER.size + _SOCKET_ID.size + _SCOPE.size
 _MAPPED = bytes(10) + b"\xff\xff"
 _BATCH = 128  # sockets at once; ours has room for that many refusals
 _ABSENT = (errno.ENOENT,)
@@ -77,14 +76,14 @@ class SockDiag:
         can't (without CONFIG_INET_DIAG_DESTROY). Wants CAP_NET_ADMIN. Raises OSError."""
         orders: list[bytes] = []
         for proto, states in _MAY_SEND.items():
-            wanted = {key for flow in flows if flow[0] == proto for key in _keys(flow)}
+            wanted = {flow[1:] for flow in flows if flow[0] == proto}  # ports and addresses
             for family in (socket.AF_INET, socket.AF_INET6) if wanted else ():
                 question = _QUESTION.pack(family, proto, 0, 0, states) + bytes(_SOCKET_ID.size) + _ANY_SCOPE
                 of_both = _QUESTION.pack(family, proto, 0, 0, 0)
                 orders += (
                     of_both + answer[_ANSWER.size : _ID_END]
                     for answer in self._ask(question, _REQUEST | _DUMP)
-                    if answer[_ANSWER.size : _ENDS_END] in wanted
+                    if _ends(family, answer) in wanted
                 )
         for some in batched(orders, _BATCH):
             self._destroy(some)
@@ -171,14 +170,13 @@ def _raise_unless(body: bytes, fine: Collection[int]) -> None:
         raise OSError(-code, "the kernel refuses", "sock_diag")
 
 
-def _keys(packed: bytes) -> Iterator[bytes]:
-    """How a socket of this flow says its ends; an IPv6 one may speak IPv4 (RFC 4291 section 2.5.5.2)."""
-    ports, ends = packed[1:5], packed[5:]
-    half = len(ends) // 2
-    src, dst = ends[:half], ends[half:]
-    yield ports + src.ljust(16, b"\0") + dst.ljust(16, b"\0")
-    if half == 4:
-        yield ports + _MAPPED + src + _MAPPED + dst
+def _ends(family: int, answer: bytes) -> bytes:
+    """Of a socket as an answer says it (ports from octet 4, addresses from 8 and 24): as Flow.packed says a flow's."""
+    if family == socket.AF_INET:
+        return answer[4:12] + answer[24:28]
+    if answer[8:20] == _MAPPED:  # an IPv6 socket that speaks IPv4 (RFC 4291 section 2.5.5.2)
+        return answer[4:8] + answer[20:24] + answer[36:40]
+    return answer[4:40]
 
 
 def _about(flow: Flow, *, swapped: bool) -> bytes:

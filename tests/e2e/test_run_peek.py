@@ -229,6 +229,34 @@ def test_quic(world: Playground, inside: Inside, address: str, words: list[bytes
         assert (reply == b"ok".hex()) is good
 
 
+# Two datagrams in one send (udp(7), UDP_SEGMENT), behind one that was answered.
+TOGETHER = """
+import socket, sys
+_, address, *words = sys.argv
+first, second, third = map(bytes.fromhex, words)
+with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+    sock.settimeout(2)
+    sock.connect((address, 443))
+    sock.send(first)
+    print(sock.recv(100).decode())
+    sock.setsockopt(socket.IPPROTO_UDP, 103, len(second))
+    sock.send(second + third)
+    print(sock.recv(100).decode())
+"""
+
+
+@V4_AND_V6
+def test_what_is_sent_together_is_judged_one_by_one(world: Playground, inside: Inside, address: str) -> None:
+    (here, *_), (there, *_) = initials(HERE), initials(atlas.EVIL_SHARED_NAME)
+    token = secrets.token_hex(8)
+    short = b"\x40" + bytes.fromhex(token) + bytes(len(there) - 9)
+    world.forget()
+    done = inside.run(PYTHON, "-c", TOGETHER, address, here.hex(), short.hex(), there.hex())
+    assert done["out"].startswith("ok"), done
+    assert world.arrivals(token, within=2)
+    assert there[:500] not in b"".join(arrival.payload for arrival in world.arrivals())
+
+
 def test_the_journal_says_what_was_seen(inside: Inside, journal: Path) -> None:
     """After all the others: the reasons, by what the client said."""
     inside.run("true")

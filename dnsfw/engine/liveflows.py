@@ -68,25 +68,28 @@ class _Alike(NamedTuple):
 
 async def judge_again(live: LiveFlows, gate: Gate, former: int, generation: int) -> JudgedAgain:
     """All flows of generation `former`, giving way to everything else between some and the next."""
-    kept: list[Tracked] = []
-    gone: list[Tracked] = []
+    kept = cut = 0
+    stay: list[Tracked] = []
+    go: list[Tracked] = []
     try:
         for alike in (await _alike(live.of(former), gate)).values():
-            (kept if _may_go_on(gate, alike) else gone).extend(alike.flows)
-        for _ in live.cut(gone):
+            (stay if _may_go_on(gate, alike) else go).extend(alike.flows)
+        for _ in live.cut(go):
             await asyncio.sleep(0)
-        for _ in live.keep(kept, former, generation):
+        cut = len(go)
+        for _ in live.keep(stay, former, generation):
             await asyncio.sleep(0)
+        kept = len(stay)
     except OSError as error:
         gate.fault(error, None)
-    return JudgedAgain(len(kept), len(gone))
+    return JudgedAgain(kept, cut)
 
 
 async def _alike(live: Iterable[list[Tracked]], gate: Gate) -> dict[object, _Alike]:
     groups: dict[object, _Alike] = {}
     for some in live:
         for tracked in some:
-            past, packed = gate.past(tracked.packed), tracked.packed
+            past, packed = _past(gate, tracked), tracked.packed
             # An owner hashes slowly, and is the same one for the same process; the group keeps it alive.
             key = (tracked.mark & STATE, packed[:1], packed[3:], id(past.owner), past.names, past.certain)
             group = groups.get(key)
@@ -95,6 +98,14 @@ async def _alike(live: Iterable[list[Tracked]], gate: Gate) -> dict[object, _Ali
             group.flows.append(tracked)
         await asyncio.sleep(0)
     return groups
+
+
+def _past(gate: Gate, tracked: Tracked) -> Past:
+    try:
+        return gate.past(tracked.packed)
+    except Exception as error:  # noqa: BLE001 - a boundary like the queue's: of this flow, nothing is known
+        gate.fault(error, tracked.flow)
+        return Past(None, (), certain=False)
 
 
 def _may_go_on(gate: Gate, alike: _Alike) -> bool:

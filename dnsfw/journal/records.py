@@ -22,7 +22,7 @@ class Entry(Value, frozen=True):
     """What the gate hands over: a subject, what was decided, and what was known. `fault` is an error's text, or what
     somebody else complained of; `spent` what a wildcard's budget comes to where this query was paid for or could not
     be; `seen` what a flow's client said first, once it was judged by that. `times` is how often it came, for a question
-    that was repeated within a second."""
+    that was repeated within a second, or how many flows alike a change of policy has ended."""
 
     subject: Subject | None
     decision: Decision

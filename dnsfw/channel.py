@@ -194,6 +194,7 @@ class Channel:
     def signal_when_readable(self) -> None:
         """This process gets SIGIO, blocked from here on, when there is something to receive (fcntl(2), O_ASYNC)."""
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGIO})
+        signal.signal(signal.SIGIO, _unheard)
         fcntl.fcntl(self._sock, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(self._sock, fcntl.F_SETFL, fcntl.fcntl(self._sock, fcntl.F_GETFL) | os.O_ASYNC)
 
@@ -233,3 +234,7 @@ def channel_pair() -> tuple[Channel, Channel]:
     """Two connected ends."""
     one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     return Channel(one), Channel(other)
+
+
+def _unheard(_number: int, _frame: object) -> None:
+    """A thread that a library made doesn't block SIGIO, whose default would be our death."""

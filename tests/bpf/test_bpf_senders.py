@@ -50,7 +50,9 @@ def test_pings_of_two_processes_to_one_place_are_told_apart(bed: Bed, family: st
 
 
 def test_an_identifier_that_two_processes_use_at_once_is_nobody_s(bed: Bed) -> None:
-    speakers = [bed.speaker(PING + PINGS["raw"], *WHERE["v4"]) for _ in range(2)]
+    speakers = [bed.speaker(PING + "wait()\n" + PINGS["raw"], *WHERE["v4"]) for _ in range(2)]
+    for speaker in speakers:
+        speaker.say("now")
     (flow,) = {speaker.flow() for speaker in speakers}
     assert bed.owners.of(flow) is None
 

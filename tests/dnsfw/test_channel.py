@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import select
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -50,3 +52,24 @@ def test_who_talks_nonsense_has_hung_up(nonsense: bytes) -> None:
     assert channel.receive(1) is None
     channel.close()
     theirs.close()
+
+
+ANOTHER_THREAD = """
+import os, threading
+from dnsfw.channel import Ready, channel_pair
+began, over = threading.Event(), threading.Event()
+thread = threading.Thread(target=lambda: (began.set(), over.wait()))
+thread.start()
+began.wait()
+one, other = channel_pair()
+one.signal_when_readable()
+other.send(Ready())
+over.set()
+thread.join()
+print("lives")
+"""
+
+
+def test_a_thread_that_does_not_block_the_signal_is_not_the_process_s_end() -> None:
+    done = subprocess.run([sys.executable, "-c", ANOTHER_THREAD], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "lives\n"), done.stderr
